@@ -1,0 +1,322 @@
+//! The settings: one typed struct, read once, from built-in defaults, then `supafly.toml`, then the environment.
+//!
+//! Pure: the environment and the file's text are arguments (`facts.rs` is the only reader of the real ones). Every
+//! setting has one row in [`TABLE`], which is also what `supafly check` prints and what the documentation is made from.
+//! All problems are reported at once.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::{Row, TABLE};
+
+use crate::spec::duration;
+use crate::spec::problem::{Problem, Problems};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// `supafly.toml`, with its line.
+    File {
+        /// As named on the command line.
+        file: String,
+        /// From 1.
+        line: usize,
+    },
+    /// An environment variable, by name.
+    Environment(String),
+}
+
+/// The object store: the truth, of which the volume is a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// No store: every status says UNPROTECTED.
+    None,
+    /// `s3://bucket/prefix`; the prefix has no slash at either end and may be empty.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// Without a slash at either end; may be empty.
+        prefix: String,
+    },
+    /// `file:///dir`
+    File {
+        /// Absolute; must exist.
+        dir: PathBuf,
+    },
+}
+
+/// Whether a boot without identity may take over a prefix that has an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// Refuse.
+    Never,
+    /// Take over from whoever is the owner.
+    Auto,
+    /// Take over from this one former epoch and no other.
+    Epoch(u32),
+}
+
+/// What an owner does when it cannot confirm its ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Serve on through a store outage.
+    Available,
+    /// Freeze Postgres when unconfirmed for the TTL.
+    Strict,
+}
+
+/// Output of our own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text when stdout is a terminal, JSON otherwise.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A value that must not be printed. `Debug` and `Display` hide it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+    /// The secret itself; for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is documented by its row in TABLE")]
+pub struct Settings {
+    pub services: PathBuf,
+    pub data: PathBuf,
+    pub run: PathBuf,
+    pub store: StoreUrl,
+    pub project: String,
+    pub takeover: Takeover,
+    pub mode: Mode,
+    pub ttl: Duration,
+    pub stop_budget: Duration,
+    pub archive_timeout: Duration,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub pg_bin: Option<PathBuf>,
+    pub pg_port: u16,
+    pub pg_listen: String,
+    pub pg_locale: String,
+    pub walg: Option<PathBuf>,
+    pub postgrest: Option<PathBuf>,
+    pub pgbouncer: Option<PathBuf>,
+    pub supavisor: Option<PathBuf>,
+    /// `FLY_MACHINE_ID`: we are on a Fly Machine.
+    pub machine: Option<String>,
+    /// Where each value came from, by key.
+    pub sources: BTreeMap<&'static str, Source>,
+}
+
+impl Settings {
+    /// Reads the settings from a file's text (name and text) and the environment.
+    ///
+    /// # Errors
+    /// Every problem at once: unknown keys and values that cannot be, with their place.
+    pub fn read(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Result<Settings, Problems> {
+        let mut problems = Vec::new();
+        let raw = table::collect(file, env, &mut problems);
+        let settings = Settings::from_raw(&raw, env, &mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(Problems(problems)) }
+    }
+
+    fn from_raw(raw: &table::Raw, env: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Settings {
+        let mut get = Getter { raw, problems };
+        let on = |name: &str| env.get(name).filter(|v| !v.is_empty()).cloned();
+        let machine = on("FLY_MACHINE_ID");
+        let project_default = on("FLY_APP_NAME").unwrap_or_else(|| "local".to_owned());
+        let project = get.text("project", &project_default, |s| {
+            let fits = !s.is_empty()
+                && s.len() <= 63
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+            if fits { Ok(s.to_owned()) } else { Err("1 to 63 letters, digits, '-', '_' or '.'".to_owned()) }
+        });
+        let store_default = on("BUCKET_NAME").map_or_else(String::new, |b| format!("s3://{b}/{project}"));
+        Settings {
+            services: get.path("services"),
+            data: get.path("data"),
+            run: get.path("run"),
+            store: get.text("store", &store_default, parse_store),
+            takeover: get.text("takeover", "never", parse_takeover),
+            mode: get.text("mode", "available", |s| match s {
+                "available" => Ok(Mode::Available),
+                "strict" => Ok(Mode::Strict),
+                _ => Err("`available` or `strict`".to_owned()),
+            }),
+            ttl: get.duration("ttl", "20s"),
+            stop_budget: get.duration("stop_budget", if machine.is_some() { "4.5s" } else { "9s" }),
+            archive_timeout: get.duration("archive_timeout", "60s"),
+            log: get.text("log", "info", |s| Ok(s.to_owned())),
+            log_format: get.text("log_format", "auto", |s| match s {
+                "auto" => Ok(LogFormat::Auto),
+                "json" => Ok(LogFormat::Json),
+                "text" => Ok(LogFormat::Text),
+                _ => Err("`auto`, `json` or `text`".to_owned()),
+            }),
+            pg_bin: get.optional("pg_bin"),
+            pg_port: get.text("pg_port", "5432", |s| {
+                s.parse().ok().filter(|p| *p != 0).ok_or_else(|| "a port from 1 to 65535".to_owned())
+            }),
+            pg_listen: get.text("pg_listen", "*", |s| Ok(s.to_owned())),
+            pg_locale: get.text("pg_locale", "C.UTF-8", |s| Ok(s.to_owned())),
+            walg: get.optional("walg"),
+            postgrest: get.optional("postgrest"),
+            pgbouncer: get.optional("pgbouncer"),
+            supavisor: get.optional("supavisor"),
+            project,
+            machine,
+            sources: raw.sources(),
+        }
+    }
+
+    /// `<data>/pgdata`
+    #[must_use]
+    pub fn pgdata(&self) -> PathBuf {
+        self.data.join("pgdata")
+    }
+
+    /// `<data>/supafly`
+    #[must_use]
+    pub fn own(&self) -> PathBuf {
+        self.data.join("supafly")
+    }
+
+    /// The file with the store's credentials, one `NAME=value` a line, made by `secrets` for `supafly`.
+    #[must_use]
+    pub fn store_credentials(&self) -> PathBuf {
+        self.own().join("secrets").join("store")
+    }
+
+    /// Keeper's socket.
+    #[must_use]
+    pub fn keeper_socket(&self) -> PathBuf {
+        self.run.join("keeper.sock")
+    }
+
+    /// Directory of Postgres's Unix socket.
+    #[must_use]
+    pub fn pg_socket_dir(&self) -> PathBuf {
+        self.run.join("postgres")
+    }
+}
+
+struct Getter<'a> {
+    raw: &'a table::Raw,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Getter<'_> {
+    fn text<T>(&mut self, key: &'static str, default: &str, parse: impl Fn(&str) -> Result<T, String>) -> T
+    where
+        T: FromDefault,
+    {
+        let given = self.raw.get(key);
+        let (value, problem) = given.map_or((default, None), |g| (g.value.as_str(), Some(g)));
+        parse(value).unwrap_or_else(|right| {
+            if let Some(given) = problem {
+                self.problems.push(given.problem(key, &right));
+            }
+            parse(default).unwrap_or_else(|_| T::from_default())
+        })
+    }
+
+    fn duration(&mut self, key: &'static str, default: &str) -> Duration {
+        self.text(key, default, |s| {
+            duration::parse(s).ok_or_else(|| "a duration such as 500ms, 9s or 2m".to_owned())
+        })
+    }
+
+    fn path(&mut self, key: &'static str) -> PathBuf {
+        let default = TABLE.iter().find(|row| row.key == key).map_or("", |row| row.default);
+        self.text(key, default, absolute)
+    }
+
+    fn optional(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.raw.get(key)?;
+        Some(self.text(key, "/", absolute))
+    }
+}
+
+/// What stands in for a value that could not be read; never seen, because the problem is reported instead.
+trait FromDefault {
+    fn from_default() -> Self;
+}
+macro_rules! from_default {
+    ($($t:ty => $e:expr),* $(,)?) => { $(impl FromDefault for $t { fn from_default() -> Self { $e } })* };
+}
+from_default! {
+    String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
+    Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("an absolute path".to_owned()) }
+}
+
+fn parse_store(text: &str) -> Result<StoreUrl, String> {
+    let right = || "`s3://bucket/prefix`, `file:///directory` or empty for none".to_owned();
+    if text.is_empty() || text == "none" {
+        return Ok(StoreUrl::None);
+    }
+    if let Some(dir) = text.strip_prefix("file://") {
+        return absolute(dir).map(|dir| StoreUrl::File { dir }).map_err(|_| right());
+    }
+    let rest = text.strip_prefix("s3://").ok_or_else(right)?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let bucket_fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    let prefix = prefix.trim_matches('/');
+    let prefix_fits = prefix.is_empty()
+        || prefix.split('/').all(|p| {
+            !p.is_empty()
+                && p != "."
+                && p != ".."
+                && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        });
+    if bucket_fits && prefix_fits {
+        Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    } else {
+        Err(right())
+    }
+}
+
+fn parse_takeover(text: &str) -> Result<Takeover, String> {
+    match text {
+        "never" => Ok(Takeover::Never),
+        "auto" => Ok(Takeover::Auto),
+        n => match n.trim_start_matches('0').parse() {
+            Ok(epoch) if epoch > 0 => Ok(Takeover::Epoch(epoch)),
+            _ => Err("`never`, `auto` or the number of the epoch to take over from".to_owned()),
+        },
+    }
+}

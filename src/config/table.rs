@@ -1,0 +1,156 @@
+//! One row a setting: its key in `supafly.toml`, its variable, its default and its meaning.
+
+use super::Source;
+use crate::spec::problem::Problem;
+use std::collections::BTreeMap;
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Key in `supafly.toml`.
+    pub key: &'static str,
+    /// Environment variable.
+    pub variable: &'static str,
+    /// As shown to people; computed defaults are described.
+    pub default: &'static str,
+    /// One line.
+    pub meaning: &'static str,
+}
+
+const fn row(key: &'static str, variable: &'static str, default: &'static str, meaning: &'static str) -> Row {
+    Row { key, variable, default, meaning }
+}
+
+/// Every setting, in the order in which `check` prints them.
+pub const TABLE: &[Row] = &[
+    row("services", "SUPAFLY_SERVICES", "/etc/supafly/services", "directory of service files"),
+    row("data", "SUPAFLY_DATA", "/data", "the volume"),
+    row("run", "SUPAFLY_RUN", "/run/supafly", "sockets and rendered configuration, rebuilt at every boot"),
+    row("store", "SUPAFLY_STORE", "s3://$BUCKET_NAME/<project>, else none", "where WAL and backups go"),
+    row("project", "SUPAFLY_PROJECT", "$FLY_APP_NAME, else local", "project name in owner objects"),
+    row("takeover", "SUPAFLY_TAKEOVER", "never", "never, auto, or the epoch that may be taken over"),
+    row(
+        "mode",
+        "SUPAFLY_MODE",
+        "available",
+        "when ownership cannot be confirmed: serve on, or strict: freeze",
+    ),
+    row("ttl", "SUPAFLY_TTL", "20s", "how long a confirmation of ownership holds"),
+    row("stop_budget", "SUPAFLY_STOP_BUDGET", "9s, 4.5s on Fly", "how long the whole stop may take"),
+    row("archive_timeout", "SUPAFLY_ARCHIVE_TIMEOUT", "60s", "how old unarchived WAL may become"),
+    row("log", "SUPAFLY_LOG", "info", "log filter"),
+    row("log_format", "SUPAFLY_LOG_FORMAT", "auto", "auto, json or text"),
+    row(
+        "pg_bin",
+        "SUPAFLY_PG_BIN",
+        "the newest below /usr/lib/postgresql",
+        "directory of Postgres's programs",
+    ),
+    row("pg_port", "SUPAFLY_PG_PORT", "5432", "Postgres's port"),
+    row("pg_listen", "SUPAFLY_PG_LISTEN", "*", "Postgres's listen_addresses"),
+    row("pg_locale", "SUPAFLY_PG_LOCALE", "C.UTF-8", "locale of a new cluster"),
+    row("walg", "SUPAFLY_WALG", "wal-g, else walrus, from PATH", "the backup engine"),
+    row("postgrest", "SUPAFLY_POSTGREST", "postgrest from PATH", "PostgREST"),
+    row("pgbouncer", "SUPAFLY_PGBOUNCER", "pgbouncer from PATH", "PgBouncer"),
+    row("supavisor", "SUPAFLY_SUPAVISOR", "supavisor from PATH", "Supavisor"),
+];
+
+/// A value somebody gave.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) value: String,
+    source: Source,
+    /// File name, text and byte range, for the caret.
+    place: Option<(String, String, std::ops::Range<usize>)>,
+}
+
+impl Given {
+    pub(super) fn problem(&self, key: &str, right: &str) -> Problem {
+        match (&self.place, &self.source) {
+            (Some((file, text, span)), _) => {
+                Problem::at(file, text, span.clone(), format!("`{key}` should be {right}"))
+            }
+            (None, Source::Environment(name)) => {
+                Problem::whole(name, format!("`{}` should be {right}", self.value.escape_debug()))
+            }
+            (None, Source::Default | Source::File { .. }) => {
+                Problem::whole(key, format!("should be {right}"))
+            }
+        }
+    }
+}
+
+/// What was given, by key.
+#[derive(Debug)]
+pub(super) struct Raw(BTreeMap<&'static str, Given>);
+
+impl Raw {
+    pub(super) fn get(&self, key: &str) -> Option<&Given> {
+        self.0.get(key)
+    }
+
+    pub(super) fn sources(&self) -> BTreeMap<&'static str, Source> {
+        TABLE
+            .iter()
+            .map(|row| (row.key, self.get(row.key).map_or(Source::Default, |g| g.source.clone())))
+            .collect()
+    }
+}
+
+pub(super) fn collect(
+    file: Option<(&str, &str)>,
+    env: &BTreeMap<String, String>,
+    problems: &mut Vec<Problem>,
+) -> Raw {
+    let mut raw = BTreeMap::new();
+    if let Some((name, text)) = file {
+        from_file(name, text, &mut raw, problems);
+    }
+    for row in TABLE {
+        if let Some(value) = env.get(row.variable).filter(|v| !v.is_empty()) {
+            let source = Source::Environment(row.variable.to_owned());
+            raw.insert(row.key, Given { value: value.clone(), source, place: None });
+        }
+    }
+    Raw(raw)
+}
+
+fn from_file(name: &str, text: &str, raw: &mut BTreeMap<&'static str, Given>, problems: &mut Vec<Problem>) {
+    type Keys = BTreeMap<toml::Spanned<String>, toml::Spanned<toml::Value>>;
+    let keys: Keys = match toml::from_str(text) {
+        Ok(keys) => keys,
+        Err(e) => {
+            problems.push(Problem::at(name, text, e.span().unwrap_or(0..0), e.message()));
+            return;
+        }
+    };
+    for (key, value) in keys {
+        let Some(row) = TABLE.iter().find(|row| row.key == key.get_ref().as_str()) else {
+            let all: Vec<_> = TABLE.iter().map(|row| row.key).collect();
+            let message = format!("unknown key `{}`; the keys are {}", key.get_ref(), all.join(", "));
+            problems.push(Problem::at(name, text, key.span(), message));
+            continue;
+        };
+        let span = value.span();
+        let value = match value.into_inner() {
+            toml::Value::String(s) => s,
+            toml::Value::Integer(i) => i.to_string(),
+            toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_)
+            | toml::Value::Table(_) => {
+                problems.push(Problem::at(
+                    name,
+                    text,
+                    span,
+                    format!("`{}` should be a text in quotes", row.key),
+                ));
+                continue;
+            }
+        };
+        let line = text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
+        let source = Source::File { file: name.to_owned(), line };
+        raw.insert(row.key, Given { value, source, place: Some((name.to_owned(), text.to_owned(), span)) });
+    }
+}

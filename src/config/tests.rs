@@ -1,0 +1,74 @@
+use super::*;
+use proptest::prelude::*;
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    let s = Settings::read(None, &env(&[])).unwrap();
+    assert_eq!(s.data, PathBuf::from("/data"));
+    assert_eq!(s.store, StoreUrl::None);
+    assert_eq!(s.project, "local");
+    assert_eq!(s.stop_budget, Duration::from_secs(9));
+    assert_eq!(s.takeover, Takeover::Never);
+    assert!(s.sources.values().all(|s| *s == Source::Default));
+}
+
+#[test]
+fn fly_shortens_the_stop_and_names_project_and_store() {
+    let s = Settings::read(
+        None,
+        &env(&[("FLY_MACHINE_ID", "148e"), ("FLY_APP_NAME", "shop"), ("BUCKET_NAME", "shop-bucket")]),
+    )
+    .unwrap();
+    assert_eq!(s.stop_budget, Duration::from_millis(4500));
+    assert_eq!(s.project, "shop");
+    assert_eq!(s.store, StoreUrl::S3 { bucket: "shop-bucket".into(), prefix: "shop".into() });
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_both_are_named() {
+    let text = "data = \"/vol\"\npg_port = 6000\n";
+    let s = Settings::read(Some(("supafly.toml", text)), &env(&[("SUPAFLY_PG_PORT", "7000")])).unwrap();
+    assert_eq!(s.data, PathBuf::from("/vol"));
+    assert_eq!(s.pg_port, 7000);
+    assert_eq!(s.sources["data"], Source::File { file: "supafly.toml".into(), line: 1 });
+    assert_eq!(s.sources["pg_port"], Source::Environment("SUPAFLY_PG_PORT".into()));
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_place() {
+    let text = "dat = \"/vol\"\nttl = \"soon\"\nmode = true\n";
+    let e = Settings::read(Some(("supafly.toml", text)), &env(&[("SUPAFLY_STORE", "ftp://x")])).unwrap_err();
+    let shown = e.to_string();
+    assert!(shown.contains("supafly.toml:1:1: unknown key `dat`"), "{shown}");
+    assert!(shown.contains("supafly.toml:2:7: `ttl` should be a duration"), "{shown}");
+    assert!(shown.contains("supafly.toml:3:8: `mode` should be a text in quotes"), "{shown}");
+    assert!(shown.contains("SUPAFLY_STORE: `ftp://x` should be `s3://bucket/prefix`"), "{shown}");
+    assert_eq!(e.0.len(), 4);
+}
+
+#[test]
+fn a_takeover_names_one_epoch_with_or_without_zeros() {
+    for (text, takeover) in
+        [("7", Takeover::Epoch(7)), ("0000000007", Takeover::Epoch(7)), ("auto", Takeover::Auto)]
+    {
+        let s = Settings::read(None, &env(&[("SUPAFLY_TAKEOVER", text)])).unwrap();
+        assert_eq!(s.takeover, takeover);
+    }
+    assert!(Settings::read(None, &env(&[("SUPAFLY_TAKEOVER", "0")])).is_err());
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    assert_eq!(format!("{:?}", Secret::new("hunter2")), "(secret)");
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "(\\PC|\n){0,200}", store in "\\PC{0,40}") {
+        let _ = Settings::read(Some(("f", &text)), &env(&[("SUPAFLY_STORE", &store)]));
+    }
+}
