@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod exit;
 pub mod facts;
+pub mod failpoint;
 pub mod keeper;
 pub mod os;
 pub mod owner;
