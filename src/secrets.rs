@@ -76,7 +76,10 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     }
 
     let credentials = store_file(&env)?;
-    if credentials.is_empty() && matches!(settings.store, StoreUrl::S3 { .. }) && !settings.store_credentials().exists() {
+    if credentials.is_empty()
+        && matches!(settings.store, StoreUrl::S3 { .. })
+        && !settings.store_credentials().exists()
+    {
         return Err(Failure::config(
             "SUPAFLY_STORE is s3://… but no credentials are given: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
              (or AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN)",
@@ -118,7 +121,9 @@ fn user(name: &str) -> Result<Owner, Failure> {
 fn given(env: &BTreeMap<String, String>, name: &str) -> Result<Option<String>, Failure> {
     let file_name = format!("{name}_FILE");
     match (env.get(name).filter(|v| !v.is_empty()), env.get(&file_name).filter(|v| !v.is_empty())) {
-        (Some(_), Some(_)) => Err(Failure::config(format!("{name} and {file_name} are both set: give one of them"))),
+        (Some(_), Some(_)) => {
+            Err(Failure::config(format!("{name} and {file_name} are both set: give one of them")))
+        }
         (Some(value), None) => Ok(Some(value.clone())),
         (None, Some(path)) => {
             let text = fs::read_to_string(path)
@@ -137,7 +142,9 @@ fn store_file(env: &BTreeMap<String, String>) -> Result<String, Failure> {
     let mut text = String::new();
     for name in STORE_NAMES {
         let value = match *name {
-            "AWS_SECRET_ACCESS_KEY" | "AWS_ACCESS_KEY_ID" | "AWS_SESSION_TOKEN" | "S3_SSE_C" => given(env, name)?,
+            "AWS_SECRET_ACCESS_KEY" | "AWS_ACCESS_KEY_ID" | "AWS_SESSION_TOKEN" | "S3_SSE_C" => {
+                given(env, name)?
+            }
             _ => env.get(*name).filter(|v| !v.is_empty()).cloned(),
         };
         let Some(value) = value else { continue };
@@ -160,7 +167,9 @@ fn random_text(length: usize) -> String {
 fn unusable(path: &Path, verb: &str, e: &io::Error) -> Failure {
     let what_to_do = match e.raw_os_error().map(nix::errno::Errno::from_raw) {
         Some(nix::errno::Errno::EROFS) => "the file system is read-only: mount the volume writable",
-        Some(nix::errno::Errno::ENOSPC | nix::errno::Errno::EDQUOT) => "the disk is full: make room or grow the volume",
+        Some(nix::errno::Errno::ENOSPC | nix::errno::Errno::EDQUOT) => {
+            "the disk is full: make room or grow the volume"
+        }
         Some(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => {
             "run as root, or set SUPAFLY_DATA and SUPAFLY_RUN to directories of this user"
         }
@@ -183,11 +192,14 @@ fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<(), Failure
         Err(e) => return Err(unusable(path, "make this directory", &e)),
     }
     if let Some(owner) = owner {
-        chown(path, Some(owner.uid), Some(owner.gid)).map_err(|e| unusable(path, "give it to its user", &e.into()))?;
+        chown(path, Some(owner.uid), Some(owner.gid))
+            .map_err(|e| unusable(path, "give it to its user", &e.into()))?;
     }
     // The volume itself may be somebody else's arrangement; only what is below it is ours to set.
-    if owner.is_some() || path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal") {
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| unusable(path, "set its mode", &e))?;
+    if owner.is_some() || path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal")
+    {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(|e| unusable(path, "set its mode", &e))?;
     }
     sync_parent(path)
 }
@@ -264,7 +276,8 @@ mod tests {
 
     #[test]
     fn a_credential_with_a_line_break_is_refused_without_being_shown() {
-        let e = store_file(&env(&[("AWS_ACCESS_KEY_ID", "AKIA\nAWS_ENDPOINT=evil")])).unwrap_err().to_string();
+        let e =
+            store_file(&env(&[("AWS_ACCESS_KEY_ID", "AKIA\nAWS_ENDPOINT=evil")])).unwrap_err().to_string();
         assert!(e.contains("AWS_ACCESS_KEY_ID") && !e.contains("evil"), "{e}");
     }
 
