@@ -150,9 +150,12 @@ pub fn notify(state: &str) -> std::io::Result<bool> {
 
 /// Connects with the deadline already set: a supervisor with a full backlog must not hang us.
 fn dial(path: &Path) -> Result<UnixStream, ClientError> {
-    let failed = |e: nix::Error| match e {
-        nix::Error::ENOENT | nix::Error::ECONNREFUSED => ClientError::Absent(path.to_path_buf()),
-        e => ClientError::Io { verb: "connect", path: path.to_path_buf(), source: e.into() },
+    let failed = |e: nix::Error| {
+        if matches!(e, nix::Error::ENOENT | nix::Error::ECONNREFUSED) {
+            ClientError::Absent(path.to_path_buf())
+        } else {
+            ClientError::Io { verb: "connect", path: path.to_path_buf(), source: e.into() }
+        }
     };
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
     let patience = TimeVal::milliseconds(PATIENCE_MS);

@@ -6,3 +6,4 @@
 //! an answer: accepted, nothing to do, or rejected because of something.
 
 pub mod client;
+pub mod server;
