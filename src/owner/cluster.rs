@@ -32,7 +32,9 @@ pub async fn read(store: &Store, epoch: Epoch) -> Result<Option<Cluster>, StoreE
     let key = key(epoch);
     let Some(body) = store.get_optional(&key).await? else { return Ok(None) };
     let parsed = serde_json::from_slice(&body);
-    parsed.map(Some).map_err(|e| StoreError::new(Kind::Broken, "get", &key, format!("not a cluster object: {e}")))
+    parsed
+        .map(Some)
+        .map_err(|e| StoreError::new(Kind::Broken, "get", &key, format!("not a cluster object: {e}")))
 }
 
 /// Writes it, once. The same content is success.
@@ -47,7 +49,11 @@ pub async fn write(store: &Store, epoch: Epoch, cluster: &Cluster) -> Result<(),
         Created::New | Created::Same => Ok(()),
         Created::Different => match read(store, epoch).await? {
             // A release that writes more fields, or a change of engine's version, is not another cluster.
-            Some(there) if there.system_identifier == cluster.system_identifier && there.major == cluster.major => Ok(()),
+            Some(there)
+                if there.system_identifier == cluster.system_identifier && there.major == cluster.major =>
+            {
+                Ok(())
+            }
             Some(there) => Err(StoreError::new(
                 Kind::Conflict,
                 "create",

@@ -64,7 +64,8 @@ impl Identity {
     /// 70 when the volume cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| Failure::gave_up(format!("identity: {e}")))?;
-        durable::write(path, &text, 0o644)
-            .map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}; check the volume", path.display())))
+        durable::write(path, &text, 0o644).map_err(|e| {
+            Failure::gave_up(format!("{}: cannot be written: {e}; check the volume", path.display()))
+        })
     }
 }

@@ -39,9 +39,14 @@ pub async fn read(store: &Store, epoch: Epoch) -> Result<Option<Lineage>, StoreE
     let key = key(epoch);
     let Some(body) = store.get_optional(&key).await? else { return Ok(None) };
     let parsed: Result<Lineage, _> = serde_json::from_slice(&body);
-    let broken = |why: String| StoreError::new(Kind::Broken, "get", &key, format!("not a lineage object: {why}"));
+    let broken =
+        |why: String| StoreError::new(Kind::Broken, "get", &key, format!("not a lineage object: {why}"));
     let lineage = parsed.map_err(|e| broken(e.to_string()))?;
-    if lineage.parent < epoch { Ok(Some(lineage)) } else { Err(broken(format!("its parent is {}", lineage.parent))) }
+    if lineage.parent < epoch {
+        Ok(Some(lineage))
+    } else {
+        Err(broken(format!("its parent is {}", lineage.parent)))
+    }
 }
 
 /// Writes it, once; what is there already wins and is returned.
@@ -54,9 +59,9 @@ pub async fn write(store: &Store, epoch: Epoch, lineage: &Lineage) -> Result<Lin
         .map_err(|e| StoreError::new(Kind::Broken, "create", &key, e.to_string()))?;
     match store.create_or_compare(&key, body).await? {
         Created::New | Created::Same => Ok(lineage.clone()),
-        Created::Different => read(store, epoch)
-            .await?
-            .ok_or_else(|| StoreError::new(Kind::Transient, "create", &key, "it conflicted and is not there")),
+        Created::Different => read(store, epoch).await?.ok_or_else(|| {
+            StoreError::new(Kind::Transient, "create", &key, "it conflicted and is not there")
+        }),
     }
 }
 
