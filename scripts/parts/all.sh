@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Everything the tests need beyond Rust, Go and npm.
+set -euo pipefail
+cd "$(dirname "$0")"
+./check.sh
+./debian.sh
+./versitygw.sh
+./toxiproxy.sh
+./walrus.sh
