@@ -26,6 +26,18 @@ pub struct Tags {
     pub size: u32,
 }
 
+/// Where blocks lie, and how many there are: enough that two supervisors starting at once do not meet.
+const HIGH: u32 = 0x4000_0000;
+const HIGH_BLOCKS: u32 = 0x3_0000;
+
+/// Groups that we carry ourselves because an outer supervisor gave them to us; our children keep them, so that they
+/// stay its children too.
+#[must_use]
+pub fn inherited_tags() -> Vec<u32> {
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    groups.into_iter().map(nix::unistd::Gid::as_raw).filter(|g| (HIGH..HIGH + HIGH_BLOCKS * 4_096).contains(g)).collect()
+}
+
 impl Tags {
     /// The group of a run. Numbers come round after `size` runs, long after the former holder was proved gone.
     #[must_use]
@@ -56,9 +68,9 @@ pub fn choose_tags(seed: u32) -> Option<Tags> {
             && carried.range(tags.base..tags.base + tags.size).next().is_none()
     };
     // High numbers first; 30000 and up where a user namespace maps only 16 bits.
-    let high = (0..4_096).map(|i| Tags { base: 0x5AF0_0000 + ((seed + i) % 4_096) * 4_096, size: 4_096 });
-    let low = (0..56).map(|i| Tags { base: 30_000 + ((seed + i) % 56) * 512, size: 512 });
-    high.take(64).chain(low).find(|tags| free(*tags))
+    let high = (0..64).map(|i| Tags { base: HIGH + (seed.wrapping_add(i) % HIGH_BLOCKS) * 4_096, size: 4_096 });
+    let low = (0..56).map(|i| Tags { base: 30_000 + (seed.wrapping_add(i) % 56) * 512, size: 512 });
+    high.chain(low).find(|tags| free(*tags))
 }
 
 fn maps(gid_map: &str, tags: Tags) -> bool {

@@ -37,29 +37,34 @@ fn effective_capabilities(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Who a service runs as, by the names in its file.
+/// Who a service runs as, by the names in its file, and its home directory when it has a user of its own.
 ///
 /// # Errors
 /// Says which name is unknown.
-pub fn resolve(user: Option<&str>, group: Option<&str>, groups: &[String]) -> Result<Identity, String> {
-    let base = match user {
-        Some(name) => of_user(name)?,
+pub fn resolve(
+    user: Option<&str>,
+    group: Option<&str>,
+    groups: &[String],
+) -> Result<(Identity, Option<String>), String> {
+    let (base, home) = match user {
+        Some(name) => of_user(name).map(|(identity, home)| (identity, Some(home)))?,
         None => {
             let groups = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
-            Identity { uid: geteuid().as_raw(), gid: getegid().as_raw(), groups }
+            (Identity { uid: geteuid().as_raw(), gid: getegid().as_raw(), groups }, None)
         }
     };
     let gid = group.map_or(Ok(base.gid), gid_of)?;
     let mut all = base.groups;
+    all.extend(super::descent::inherited_tags());
     for name in groups {
         all.push(gid_of(name)?);
     }
     all.sort_unstable();
     all.dedup();
-    Ok(Identity { uid: base.uid, gid, groups: all })
+    Ok((Identity { uid: base.uid, gid, groups: all }, home))
 }
 
-fn of_user(name: &str) -> Result<Identity, String> {
+fn of_user(name: &str) -> Result<(Identity, String), String> {
     let user = match name.parse() {
         Ok(uid) => User::from_uid(nix::unistd::Uid::from_raw(uid)),
         Err(_) => User::from_name(name),
@@ -71,7 +76,8 @@ fn of_user(name: &str) -> Result<Identity, String> {
         .ok()
         .and_then(|c| nix::unistd::getgrouplist(&c, user.gid).ok())
         .map_or_else(|| vec![user.gid.as_raw()], |g| g.into_iter().map(Gid::as_raw).collect());
-    Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups })
+    let home = user.dir.to_string_lossy().into_owned();
+    Ok((Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }, home))
 }
 
 fn gid_of(name: &str) -> Result<u32, String> {
@@ -98,7 +104,7 @@ mod tests {
     fn an_unknown_user_is_named() {
         let error = resolve(Some("no-such-user-here"), None, &[]).unwrap_err();
         assert!(error.contains("no-such-user-here"), "{error}");
-        let root = resolve(Some("root"), None, &[]).unwrap();
-        assert_eq!((root.uid, root.gid), (0, 0));
+        let (root, home) = resolve(Some("root"), None, &[]).unwrap();
+        assert_eq!((root.uid, root.gid, home.as_deref()), (0, 0, Some("/root")));
     }
 }
