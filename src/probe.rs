@@ -56,7 +56,8 @@ pub async fn tcp(port: u16) -> Result<(), ProbeError> {
 /// # Errors
 /// Nobody does.
 pub async fn unix(path: &Path) -> Result<(), ProbeError> {
-    let failed = |e: std::io::Error| ProbeError::Connect { to: path.display().to_string(), why: e.to_string() };
+    let failed =
+        |e: std::io::Error| ProbeError::Connect { to: path.display().to_string(), why: e.to_string() };
     UnixStream::connect(path).await.map(drop).map_err(failed)
 }
 
@@ -130,7 +131,9 @@ mod tests {
     async fn only_a_complete_2xx_is_good() {
         assert_eq!(served("HTTP/1.1 200 OK\r\n\r\nbody").await, Ok(()));
         assert_eq!(served("HTTP/1.0 204 \r\n\r\n").await, Ok(()));
-        for bad in ["HTTP/1.1 302 Found\r\n\r\n", "HTTP/1.1 503 No\r\n\r\n", "HTTP/1.1 200", "SSH-2.0-x\r\n", ""] {
+        for bad in
+            ["HTTP/1.1 302 Found\r\n\r\n", "HTTP/1.1 503 No\r\n\r\n", "HTTP/1.1 200", "SSH-2.0-x\r\n", ""]
+        {
             assert!(matches!(served(bad).await, Err(ProbeError::Answer { .. })), "{bad}");
         }
     }

@@ -6,4 +6,5 @@
 //! an answer: accepted, nothing to do, or rejected because of something.
 
 pub mod client;
+pub mod commands;
 pub mod server;

@@ -35,7 +35,11 @@ const HIGH_BLOCKS: u32 = 0x3_0000;
 #[must_use]
 pub fn inherited_tags() -> Vec<u32> {
     let groups = nix::unistd::getgroups().unwrap_or_default();
-    groups.into_iter().map(nix::unistd::Gid::as_raw).filter(|g| (HIGH..HIGH + HIGH_BLOCKS * 4_096).contains(g)).collect()
+    groups
+        .into_iter()
+        .map(nix::unistd::Gid::as_raw)
+        .filter(|g| (HIGH..HIGH + HIGH_BLOCKS * 4_096).contains(g))
+        .collect()
 }
 
 impl Tags {
@@ -68,7 +72,8 @@ pub fn choose_tags(seed: u32) -> Option<Tags> {
             && carried.range(tags.base..tags.base + tags.size).next().is_none()
     };
     // High numbers first; 30000 and up where a user namespace maps only 16 bits.
-    let high = (0..64).map(|i| Tags { base: HIGH + (seed.wrapping_add(i) % HIGH_BLOCKS) * 4_096, size: 4_096 });
+    let high =
+        (0..64).map(|i| Tags { base: HIGH + (seed.wrapping_add(i) % HIGH_BLOCKS) * 4_096, size: 4_096 });
     let low = (0..56).map(|i| Tags { base: 30_000 + (seed.wrapping_add(i) % 56) * 512, size: 512 });
     high.chain(low).find(|tags| free(*tags))
 }

@@ -49,3 +49,17 @@ pub(crate) fn watch(
         unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) };
     watched.map_err(std::io::Error::from)
 }
+
+/// How many columns the terminal on stdout has.
+#[must_use]
+pub fn terminal_width() -> Option<usize> {
+    use nix::libc;
+    #[allow(unsafe_code, reason = "nix has no call for the window size without a macro that is unsafe too")]
+    // SAFETY: TIOCGWINSZ fills a `winsize`, which is plain numbers and valid when zeroed.
+    // JUSTIFICATION: a table that is wider than the terminal cannot be read.
+    let (got, size) = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size), size)
+    };
+    (got == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}

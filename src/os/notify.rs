@@ -40,6 +40,19 @@ impl NotifySocket {
         Ok(NotifySocket { socket: super::watch(OwnedFd::from(socket))? })
     }
 
+    /// A datagram that is there already.
+    pub fn try_next(&self) -> Option<Message> {
+        // Without waiting: what is no message of ours is skipped, and an error is left for `next` to report.
+        for _ in 0..16 {
+            match receive(self.socket.get_ref()) {
+                Ok(Some(message)) => return Some(message),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
     /// The next datagram that has a sender and is text.
     pub async fn next(&self) -> std::io::Result<Message> {
         loop {

@@ -36,7 +36,9 @@ impl RunDir {
         let place = path.display();
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
         made.map_err(|e| {
-            Failure::config(format!("{place}: cannot make the run directory: {e}; set SUPAFLY_RUN to a place that can be written"))
+            Failure::config(format!(
+                "{place}: cannot make the run directory: {e}; set SUPAFLY_RUN to a place that can be written"
+            ))
         })?;
         let lock = Lock::take(&path.join("run.lock"), holder).map_err(|e| match e {
             LockError::Busy { holder, .. } => Failure::refused(format!(
