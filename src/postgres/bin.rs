@@ -43,7 +43,10 @@ pub fn find(settings: &Settings) -> Result<Bin, Failure> {
     let program = directory.join("postgres");
     let asked = Command::new(&program).arg("--version").stdin(Stdio::null()).env("LC_ALL", "C").output();
     let output = asked.map_err(|e| {
-        Failure::config(format!("{}: cannot be run: {e}; SUPAFLY_PG_BIN names its directory", program.display()))
+        Failure::config(format!(
+            "{}: cannot be run: {e}; SUPAFLY_PG_BIN names its directory",
+            program.display()
+        ))
     })?;
     let said = String::from_utf8_lossy(&output.stdout);
     let major = version(&said).ok_or_else(|| {

@@ -64,7 +64,9 @@ fn command(program: &std::path::Path, arguments: &str) -> String {
 /// Renders the file.
 #[must_use]
 pub fn render(facts: &Facts) -> String {
-    let mut text = "# Rendered at every boot by `supafly datadir`: changes here are lost. ALTER SYSTEM is kept.\n".to_owned();
+    let mut text =
+        "# Rendered at every boot by `supafly datadir`: changes here are lost. ALTER SYSTEM is kept.\n"
+            .to_owned();
     let mut set = |name: &str, value: String| text.push_str(&format!("{name} = {value}\n"));
     let path = |p: &std::path::Path| quoted(&p.display().to_string());
     let megabytes = |bytes: u64| format!("{}MB", bytes / MIB);

@@ -88,12 +88,18 @@ pub fn read(bin: &Bin, pgdata: &Path) -> Result<Control, Failure> {
         let text = format!("pg_controldata of {} failed: {}", pgdata.display(), told.trim());
         return Err(Failure::gave_up(text));
     }
-    if told.contains("CRC checksum does not match") || String::from_utf8_lossy(&output.stdout).contains("CRC checksum") {
+    if told.contains("CRC checksum does not match")
+        || String::from_utf8_lossy(&output.stdout).contains("CRC checksum")
+    {
         let text = "its control file is damaged (checksum)";
         return Err(Failure::gave_up(format!("{}: {text}; restore from the archive", pgdata.display())));
     }
     parse(&String::from_utf8_lossy(&output.stdout)).map_err(|e| {
-        Failure::gave_up(format!("pg_controldata of {}: {e}; the control file is not one of Postgres {}", pgdata.display(), bin.major))
+        Failure::gave_up(format!(
+            "pg_controldata of {}: {e}; the control file is not one of Postgres {}",
+            pgdata.display(),
+            bin.major
+        ))
     })
 }
 
@@ -102,7 +108,8 @@ pub fn read(bin: &Bin, pgdata: &Path) -> Result<Control, Failure> {
 /// # Errors
 /// The name of the line that is missing or makes no sense.
 pub fn parse(text: &str) -> Result<Control, String> {
-    let lines = Lines(text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.trim(), v.trim())).collect());
+    let lines =
+        Lines(text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.trim(), v.trim())).collect());
     let state = match lines.text("Database cluster state")? {
         "starting up" => State::StartingUp,
         "shut down" => State::ShutDown,

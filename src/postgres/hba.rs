@@ -56,11 +56,19 @@ mod tests {
 
     #[test]
     fn each_user_gets_its_role() {
-        let users = |postgres: &str, keeper: &str, root| Users { postgres: postgres.into(), keeper: keeper.into(), root };
+        let users = |postgres: &str, keeper: &str, root| Users {
+            postgres: postgres.into(),
+            keeper: keeper.into(),
+            root,
+        };
         let text = ident(&users("postgres", "supafly", true));
-        assert!(text.contains("supafly \"root\" postgres\n") && text.contains("supafly \"supafly\" supafly\n"));
+        assert!(
+            text.contains("supafly \"root\" postgres\n") && text.contains("supafly \"supafly\" supafly\n")
+        );
         assert!(!text.contains("\"supafly\" postgres"));
         let text = ident(&users("ann", "ann", false));
-        assert!(text.contains("supafly \"ann\" postgres\nsupafly \"ann\" supafly\n") && !text.contains("root"));
+        assert!(
+            text.contains("supafly \"ann\" postgres\nsupafly \"ann\" supafly\n") && !text.contains("root")
+        );
     }
 }
