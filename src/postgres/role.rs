@@ -115,9 +115,9 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
     // A volume that knows its cluster needs no word of the store: an outage must not keep its data down.
     let known = matches!(there, There::Cluster { .. }) && identity.system_identifier.is_some();
     let recorded = match &own {
-        Some((store, epoch)) if !known => runtime.block_on(cluster::read(store, *epoch)).map_err(|e| {
-            Failure::gave_up(format!("what epoch {epoch} holds cannot be read: {e}; it is tried again"))
-        })?,
+        Some((store, epoch)) if !known => {
+            runtime.block_on(restore::patient("cluster.json", async || cluster::read(store, *epoch).await))?
+        }
         Some(_) | None => None,
     };
     match decide(&pgdata, bin.major, &there, &identity, recorded.as_ref())? {
@@ -132,17 +132,33 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
         }
     }
     let control = control::read(&bin, &pgdata)?;
+    if let Some((store, epoch)) = &own {
+        record_once(&place, store, *epoch, &control)?;
+    }
+    failpoint::hit("datadir.after-cluster");
     if identity.system_identifier != Some(control.system_identifier) {
-        if let Some((store, epoch)) = &own {
-            record(&place, store, *epoch, &control)?;
-        }
-        failpoint::hit("datadir.after-cluster");
         identity.system_identifier = Some(control.system_identifier);
         identity.save(&path)?;
     }
     configure(&place, &control)?;
     port_free(settings)?;
     Ok(Exit::Clean)
+}
+
+/// Sees to `cluster.json` once an epoch and notes that on the volume, so that later boots need no store for it.
+fn record_once(
+    place: &Place<'_>,
+    store: &Store,
+    epoch: crate::owner::Epoch,
+    control: &Control,
+) -> Result<(), Failure> {
+    let note = place.settings.own().join("journal").join("cluster-recorded");
+    let text = format!("{} {epoch} {}\n", store.url(), control.system_identifier);
+    if std::fs::read_to_string(&note).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    record(place, store, epoch, control)?;
+    durable::write(&note, text.as_bytes(), 0o644).map_err(|e| tree::failed(&note, "write this file", &e))
 }
 
 /// Writes our epoch's `cluster.json`; another cluster's there is a refusal.
@@ -160,15 +176,15 @@ fn record(
         checksums: control.checksums,
         engine,
     };
-    place.runtime.block_on(cluster::write(store, epoch, &ours)).map_err(|e| match e.kind {
-        Kind::Conflict => Failure::refused(format!(
+    let write = async || match cluster::write(store, epoch, &ours).await {
+        Err(e) if e.kind == Kind::Conflict => Ok(Err(Failure::refused(format!(
             "cluster {} may not use epoch {epoch}: {e}; use its own SUPAFLY_STORE",
             ours.system_identifier
-        )),
-        Kind::Absent | Kind::Denied | Kind::Transient | Kind::Broken => {
-            Failure::gave_up(format!("cluster.json of epoch {epoch}: {e}; it is tried again"))
-        }
-    })
+        )))),
+        Err(e) => Err(e),
+        Ok(()) => Ok(Ok(())),
+    };
+    place.runtime.block_on(restore::patient("cluster.json", write))?
 }
 
 fn look(bin: &Bin, pgdata: &Path) -> Result<There, Failure> {

@@ -7,3 +7,4 @@ mod survey;
 mod tests;
 
 pub(crate) use run::run;
+pub(crate) use survey::patient;

@@ -31,11 +31,11 @@ pub(super) struct Survey {
 }
 
 fn failure(what: &str, e: &StoreError) -> Failure {
-    Failure::gave_up(format!("restore: {what}: {e}"))
+    Failure::gave_up(format!("{what}: {e}"))
 }
 
 /// Asks until the store answers; what will not get better by waiting is returned.
-pub(super) async fn patient<T>(
+pub(crate) async fn patient<T>(
     what: &str,
     mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
 ) -> Result<T, Failure> {
@@ -45,8 +45,7 @@ pub(super) async fn patient<T>(
         match ask().await {
             Ok(answer) => return Ok(answer),
             Err(e) if e.kind == Kind::Transient => {
-                let status =
-                    format!("restore waits for the store, {} s ({what}: {e})", begun.elapsed().as_secs());
+                let status = format!("waits for the store, {} s ({what}: {e})", begun.elapsed().as_secs());
                 tracing::warn!("{status}");
                 let _ = notify(&format!("STATUS={status}"));
                 tokio::time::sleep(pause).await;
@@ -194,7 +193,7 @@ async fn whole(
     }
 }
 
-/// Where the last record of the last segment ends; a segment without one is passed over for the one before it.
+/// Where the last record of the last segment ends; when none ends in it (one long record), of the one before it.
 async fn end(
     store: &Store,
     chain: &[Link],
@@ -202,11 +201,21 @@ async fn end(
     size: SegmentSize,
     id: u64,
 ) -> Result<Lsn, Failure> {
-    let file = WalFile::Segment(plan.last.name(size));
-    let bytes = whole(store, chain, &file, size, id).await?;
-    let bytes = bytes.ok_or_else(|| {
-        Failure::gave_up(format!("restore: {file} is listed in epoch {} and cannot be read", plan.last_epoch))
-    })?;
-    // No record ends in it: recovery cannot prove more than where the segment before it ended.
-    Ok(last_record_end(&bytes, plan.last, size))
+    let first = plan.base.start.0 / size.bytes();
+    for number in (first..=plan.last.number).rev() {
+        let segment = Segment { timeline: plan.last.timeline, number };
+        let file = WalFile::Segment(segment.name(size));
+        let Some(bytes) = whole(store, chain, &file, size, id).await? else {
+            if segment == plan.last {
+                let text = format!("{file} is listed in epoch {} and cannot be read", plan.last_epoch);
+                return Err(Failure::gave_up(format!("restore: {text}")));
+            }
+            break;
+        };
+        let end = last_record_end(&bytes, segment, size);
+        if end > Lsn(0) {
+            return Ok(end);
+        }
+    }
+    Ok(plan.base.finish)
 }

@@ -1,5 +1,7 @@
 //! The data directory against a real Postgres, without a store: made, adopted, refused. Restores are in tests/e2e.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -79,7 +81,10 @@ fn a_cluster_is_made_whole_adopted_again_and_nothing_is_left_beside_it() {
     // A port in use is said by number and setting.
     let taken = TcpListener::bind(("127.0.0.1", settings.pg_port)).unwrap();
     let e = datadir_role(settings).unwrap_err();
-    assert!(e.message.contains(&settings.pg_port.to_string()) && e.message.contains("SUPAFLY_PG_PORT"), "{e}");
+    assert!(
+        e.message.contains(&settings.pg_port.to_string()) && e.message.contains("SUPAFLY_PG_PORT"),
+        "{e}"
+    );
     drop(taken);
 
     // Another cluster's data is refused, and another major's.
