@@ -313,14 +313,16 @@ struct Real {
 
 impl Engine for Real {
     fn label(&self) -> String {
-        format!("{} {}", self.engine.kind, self.engine.version)
+        self.engine.to_string()
     }
 
     fn push(&self, epoch: Epoch, progress: Progress) -> BoxFuture<'_, Result<String, Failure>> {
         Box::pin(async move {
             let pgdata = self.settings.pgdata();
             let pgdata: &Path = &pgdata;
-            self.engine.push(&self.settings, epoch, pgdata, DEADLINE, move |text: &str| progress(text)).await
+            self.engine
+                .push(&self.settings, epoch, pgdata, DEADLINE, move |text: String| progress(&text))
+                .await
         })
     }
 }

@@ -112,15 +112,17 @@ impl Engine {
         arguments.push(pgdata.display().to_string());
         let job = self.job(settings, epoch, arguments, deadline, None)?;
         let begun = std::time::Instant::now();
-        let outcome = harness::run(&self.path, job, async || {
+        let mut running = harness::start(&self.path, job);
+        let outcome = loop {
+            if let Some(outcome) = running.second().await {
+                break outcome.map_err(|e| Failure::gave_up(format!("{}: {e}", self.path.display())))?;
+            }
             // How much is stored by now is what an operator wants to see; a failed look is no failed backup.
             if let Ok(entries) = store.list(&super::directory(epoch)).await {
                 let bytes: u64 = entries.iter().map(|e| e.size).sum();
                 progress(format!("{} MB stored after {} s", bytes >> 20, begun.elapsed().as_secs()));
             }
-        })
-        .await
-        .map_err(|e| Failure::gave_up(format!("{}: {e}", self.path.display())))?;
+        };
         let after = names(&store, epoch).await.map_err(|e| Failure::gave_up(e.to_string()))?;
         let mut new = after.into_iter().filter(|name| !before.contains(name));
         match new.next() {
@@ -153,12 +155,14 @@ impl Engine {
         let arguments = vec!["backup-fetch".to_owned(), destination.display().to_string(), name.to_owned()];
         let job = self.job(settings, epoch, arguments, deadline, run_as)?;
         let total = backup.uncompressed_size;
-        let outcome = harness::run(&self.path, job, async || {
+        let mut running = harness::start(&self.path, job);
+        let outcome = loop {
+            if let Some(outcome) = running.second().await {
+                break outcome.map_err(|e| Failure::gave_up(format!("{}: {e}", self.path.display())))?;
+            }
             let bytes = tree_size(destination).unwrap_or_default();
             progress(format!("{} of {} MB", bytes >> 20, total >> 20));
-        })
-        .await
-        .map_err(|e| Failure::gave_up(format!("{}: {e}", self.path.display())))?;
+        };
         match &outcome.ended {
             Ended::Itself(status) if status.success() => {}
             Ended::Itself(_) | Ended::Deadline | Ended::Abandoned => {

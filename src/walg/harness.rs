@@ -58,20 +58,29 @@ impl Drop for Abandon {
     }
 }
 
-/// Runs the engine to its end. `tick` is called about once a second while it runs.
-pub(super) async fn run(program: &Path, job: Job, mut tick: impl AsyncFnMut()) -> std::io::Result<Outcome> {
+/// A running engine; dropped, it is killed.
+pub(super) struct Running {
+    thread: tokio::task::JoinHandle<std::io::Result<Outcome>>,
+    _abandon: Abandon,
+}
+
+/// Starts the engine.
+pub(super) fn start(program: &Path, job: Job) -> Running {
     let abandoned = Arc::new(AtomicBool::new(false));
     let guard = Abandon(abandoned.clone());
     let program = program.to_path_buf();
-    let mut running = tokio::task::spawn_blocking(move || blocking(&program, &job, &abandoned));
-    let outcome = loop {
+    let thread = tokio::task::spawn_blocking(move || blocking(&program, &job, &abandoned));
+    Running { thread, _abandon: guard }
+}
+
+impl Running {
+    /// Waits for its end, for about a second; `None` when it runs on.
+    pub(super) async fn second(&mut self) -> Option<std::io::Result<Outcome>> {
         tokio::select! {
-            outcome = &mut running => break outcome,
-            () = tokio::time::sleep(Duration::from_secs(1)) => tick().await,
+            outcome = &mut self.thread => Some(outcome.unwrap_or_else(|e| Err(std::io::Error::other(e)))),
+            () = tokio::time::sleep(Duration::from_secs(1)) => None,
         }
-    };
-    drop(guard);
-    outcome.map_err(std::io::Error::other)?
+    }
 }
 
 fn blocking(program: &Path, job: &Job, abandoned: &AtomicBool) -> std::io::Result<Outcome> {
