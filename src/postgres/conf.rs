@@ -74,7 +74,6 @@ pub fn render(facts: &Facts) -> String {
     set("data_directory", path(&facts.pgdata));
     set("hba_file", path(&facts.rendered.join("pg_hba.conf")));
     set("ident_file", path(&facts.rendered.join("pg_ident.conf")));
-    set("external_pid_file", quoted(""));
     set("listen_addresses", quoted(&facts.listen));
     set("port", facts.port.to_string());
     set("unix_socket_directories", path(&facts.sockets));
