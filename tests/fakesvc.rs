@@ -69,7 +69,8 @@ fn main() -> ExitCode {
 }
 
 fn mark(file: &str, text: &str) {
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).expect("the file to mark");
+    let mut file =
+        std::fs::OpenOptions::new().append(true).create(true).open(file).expect("the file to mark");
     file.write_all(format!("{text}\n").as_bytes()).expect("a mark");
 }
 
@@ -81,8 +82,11 @@ fn run(script: &str) -> std::io::Result<std::process::Child> {
 fn inspect(file: &str) {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let wanted = ["SigBlk:", "SigIgn:", "SigCgt:", "Uid:", "Gid:", "Groups:", "NoNewPrivs:"];
-    let mut text: String =
-        status.lines().filter(|l| wanted.iter().any(|w| l.starts_with(w))).map(|l| format!("{l}\n")).collect();
+    let mut text: String = status
+        .lines()
+        .filter(|l| wanted.iter().any(|w| l.starts_with(w)))
+        .map(|l| format!("{l}\n"))
+        .collect();
     for entry in std::fs::read_dir("/proc/self/fd").expect("/proc").flatten() {
         if let Ok(target) = std::fs::read_link(entry.path()) {
             text += &format!("fd {} {}\n", entry.file_name().to_string_lossy(), target.display());

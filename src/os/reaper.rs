@@ -123,10 +123,11 @@ impl<T: Clone> Processes<T> {
         self.known.get(&pid)
     }
 
-    /// Signals a process of ours; `false` when it is none (any more).
-    #[must_use]
-    pub fn signal(&self, pid: i32, signal: Signal) -> bool {
-        self.known.contains_key(&pid)
-            && nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).is_ok()
+    /// Signals a process of ours. One that has been reaped is none any more, and its number may be another's.
+    pub fn signal(&self, pid: i32, signal: Signal) {
+        if self.known.contains_key(&pid) {
+            // A zombie takes every signal; nothing that can go wrong with a child of ours changes what we do.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
     }
 }
