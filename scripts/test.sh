@@ -5,7 +5,6 @@ cd "$(dirname "$0")/.."
 . scripts/parts/env.sh
 scripts/parts/all.sh
 export SUPAFLY_VERSITYGW=${SUPAFLY_VERSITYGW:-$SUPAFLY_CACHE/bin/versitygw}
-export SUPAFLY_TOXIPROXY=${SUPAFLY_TOXIPROXY:-$SUPAFLY_CACHE/bin/toxiproxy-server}
 if [ -z "${SUPAFLY_WALG:-}" ]; then
   if engine=$(command -v wal-g); then export SUPAFLY_WALG=$engine
   else

@@ -10,22 +10,65 @@ const PURE: &[&str] = &["exit", "config", "spec", "plan", "state", "status"];
 
 /// What a pure module may not name.
 const EDGE: &[&str] = &[
-    "tokio::", "std::fs", "std::env", "std::process::Command", "std::net", "std::os", "Instant::now", "SystemTime::now",
-    "nix::unistd", "nix::sys::wait", "object_store", "tokio_postgres",
+    "tokio::",
+    "std::fs",
+    "std::env",
+    "std::process::Command",
+    "std::net",
+    "std::os",
+    "Instant::now",
+    "SystemTime::now",
+    "nix::unistd",
+    "nix::sys::wait",
+    "object_store",
+    "tokio_postgres",
 ];
 
 /// Single pure files inside folders that also have an edge.
 const PURE_FILES: &[&str] = &[
-    "owner/protocol.rs", "restore/plan.rs", "postgres/lsn.rs", "postgres/conf.rs", "archive/segment.rs",
-    "archive/records.rs", "keeper/decide.rs", "walg/sentinel.rs", "store/classify.rs",
+    "owner/protocol.rs",
+    "restore/plan.rs",
+    "postgres/lsn.rs",
+    "postgres/conf.rs",
+    "archive/segment.rs",
+    "archive/records.rs",
+    "keeper/decide.rs",
+    "walg/sentinel.rs",
+    "store/classify.rs",
 ];
 
 /// What each top-level module may import of ours; tests beside the code may import more.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let pid1 = ["config", "exit", "facts", "os", "plan", "probe", "spec", "state", "status", "telemetry", "control", "supervisor"];
+    let pid1 = [
+        "config",
+        "exit",
+        "facts",
+        "os",
+        "plan",
+        "probe",
+        "spec",
+        "state",
+        "status",
+        "telemetry",
+        "control",
+        "supervisor",
+    ];
     let roles = [
-        "archive", "config", "control", "exit", "facts", "failpoint", "owner", "postgres", "restore", "secrets", "spec", "store",
-        "walg", "keeper", "os",
+        "archive",
+        "config",
+        "control",
+        "exit",
+        "facts",
+        "failpoint",
+        "owner",
+        "postgres",
+        "restore",
+        "secrets",
+        "spec",
+        "store",
+        "walg",
+        "keeper",
+        "os",
     ];
     let mut map: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     map.insert("exit", vec![]);
@@ -37,7 +80,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     for module in ["os", "supervisor", "control", "probe", "telemetry"] {
         map.insert(module, pid1.to_vec());
     }
-    for module in ["archive", "keeper", "owner", "postgres", "restore", "secrets", "store", "walg", "failpoint"] {
+    for module in
+        ["archive", "keeper", "owner", "postgres", "restore", "secrets", "store", "walg", "failpoint"]
+    {
         map.insert(module, roles.to_vec());
     }
     map.insert("facts", vec!["config", "exit"]);
@@ -62,7 +107,10 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     walk(&root, &mut found);
     found.sort();
-    found.into_iter().map(|p| (p.strip_prefix(&root).unwrap().to_path_buf(), fs::read_to_string(&p).unwrap())).collect()
+    found
+        .into_iter()
+        .map(|p| (p.strip_prefix(&root).unwrap().to_path_buf(), fs::read_to_string(&p).unwrap()))
+        .collect()
 }
 
 /// The code without comments and without what is compiled for tests only.
@@ -87,7 +135,12 @@ fn pure_modules_touch_no_runtime_no_files_and_no_clock() {
         let pure = PURE.contains(&top(&path).as_str()) || PURE_FILES.iter().any(|f| path == Path::new(f));
         for (number, line) in code(&path, &text).lines().enumerate().filter(|_| pure) {
             for edge in EDGE.iter().filter(|e| line.contains(**e)) {
-                wrong.push(format!("src/{}:~{}: a pure module names `{edge}`: {}", path.display(), number + 1, line.trim()));
+                wrong.push(format!(
+                    "src/{}:~{}: a pure module names `{edge}`: {}",
+                    path.display(),
+                    number + 1,
+                    line.trim()
+                ));
             }
         }
     }
@@ -101,7 +154,10 @@ fn modules_import_only_what_the_architecture_allows() {
     for (path, text) in sources() {
         let module = top(&path);
         let Some(may) = allowed.get(module.as_str()) else {
-            wrong.push(format!("src/{}: module `{module}` is not in the table of tests/layering.rs", path.display()));
+            wrong.push(format!(
+                "src/{}: module `{module}` is not in the table of tests/layering.rs",
+                path.display()
+            ));
             continue;
         };
         for line in code(&path, &text).lines() {
@@ -117,7 +173,11 @@ fn modules_import_only_what_the_architecture_allows() {
                 };
                 for name in names.into_iter().filter(|n| *n != module && allowed.contains_key(n.as_str())) {
                     if !may.contains(&name.as_str()) {
-                        wrong.push(format!("src/{}: `{module}` may not import `{name}`: {}", path.display(), line.trim()));
+                        wrong.push(format!(
+                            "src/{}: `{module}` may not import `{name}`: {}",
+                            path.display(),
+                            line.trim()
+                        ));
                     }
                 }
             }
@@ -129,9 +189,12 @@ fn modules_import_only_what_the_architecture_allows() {
 #[test]
 fn pid_1_has_no_tls_no_store_and_no_database_in_it() {
     for (path, text) in sources() {
-        if ["os", "supervisor", "control", "probe", "plan", "state", "status", "spec"].contains(&top(&path).as_str()) {
+        if ["os", "supervisor", "control", "probe", "plan", "state", "status", "spec"]
+            .contains(&top(&path).as_str())
+        {
             let code = code(&path, &text);
-            for word in ["object_store", "tokio_postgres", "rustls", "postgres::", "FLY_MACHINE_ID", "zstd::"] {
+            for word in ["object_store", "tokio_postgres", "rustls", "postgres::", "FLY_MACHINE_ID", "zstd::"]
+            {
                 assert!(!code.contains(word), "src/{} names `{word}`", path.display());
             }
         }

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod notify;
 pub mod oom;
 pub mod output;
+pub mod passing;
 pub mod privilege;
 pub mod procfs;
 pub mod reaper;

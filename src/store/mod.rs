@@ -4,11 +4,20 @@
 //! a bug cannot overwrite anything. Errors are classified by consequence, because the worst bug this project can have
 //! is to take "I could not look" for "it is not there" (`docs/adr`, Postgres ends recovery on it).
 
+mod classify;
+pub mod credentials;
 mod error;
+pub mod file;
+mod keys;
 pub mod memory;
+mod probe;
+pub mod s3;
 
 pub use error::{Kind, StoreError};
+pub use probe::{Unusable, probe};
 
+use crate::config::{Settings, StoreUrl};
+use crate::exit::Failure;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::fmt;
@@ -81,10 +90,16 @@ impl Store {
             Kind::Conflict | Kind::Transient => {}
             Kind::Absent | Kind::Denied | Kind::Broken => return Err(failed),
         }
-        match self.0.get(key).await {
-            Ok(there) if there == body => Ok(Created::Same),
-            Ok(_) => Ok(Created::Different),
-            Err(_) => Err(failed),
+        match (self.0.get(key).await, failed.kind) {
+            (Ok(there), _) if there == body => Ok(Created::Same),
+            (Ok(_), _) => Ok(Created::Different),
+            // "It exists" and then no look at it: nothing is known of its bytes, so nobody may act on the conflict.
+            (Err(e), Kind::Conflict) => Err(StoreError {
+                kind: if e.kind == Kind::Absent { Kind::Transient } else { e.kind },
+                message: format!("it exists, but could not be compared: {}", e.message),
+                ..e
+            }),
+            (Err(_), Kind::Absent | Kind::Denied | Kind::Transient | Kind::Broken) => Err(failed),
         }
     }
 
@@ -128,5 +143,28 @@ impl Store {
     #[must_use]
     pub fn url(&self) -> String {
         self.0.url()
+    }
+}
+
+/// Opens the store that the settings name, with credentials from [`Settings::store_credentials`] when this process may
+/// read that file, else from its environment. Nothing is sent yet: [`probe`] does.
+///
+/// # Errors
+/// 78 when there is no store, or its credentials or certificates cannot be used.
+pub fn open(settings: &Settings) -> Result<Store, Failure> {
+    match &settings.store {
+        StoreUrl::None => Err(Failure::config(
+            "there is no store: set SUPAFLY_STORE to s3://bucket/prefix or file:///directory",
+        )),
+        StoreUrl::File { dir } => {
+            file::sweep(dir);
+            Ok(Store::new(Arc::new(file::Directory::new(dir))))
+        }
+        StoreUrl::S3 { bucket, prefix } => {
+            let given =
+                credentials::Credentials::read(&settings.store_credentials(), &crate::facts::environment())?;
+            let bucket = s3::Bucket::new(bucket, prefix, &given, s3::Limits::default())?;
+            Ok(Store::new(Arc::new(bucket)))
+        }
     }
 }

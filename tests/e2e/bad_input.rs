@@ -94,7 +94,8 @@ fn a_full_disk_is_said_and_nothing_half_made_is_left() {
     let mut machine = Machine::new(&[]);
     let data = machine.data();
     fs::create_dir(&data).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m,mode=755", "tmpfs"]).arg(&data).status();
+    let mount =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m,mode=755", "tmpfs"]).arg(&data).status();
     assert!(mount.unwrap().success());
     machine.boot();
     let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

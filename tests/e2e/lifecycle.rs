@@ -38,7 +38,9 @@ impl OpenTransaction {
         let stdin = child.stdin.as_mut().unwrap();
         stdin.write_all(b"begin; create table never_committed (i int); select 'open';\n").unwrap();
         until("an open transaction", PATIENCE, || {
-            let open = machine.sql("select count(*) from pg_stat_activity where state = 'idle in transaction'").unwrap();
+            let open = machine
+                .sql("select count(*) from pg_stat_activity where state = 'idle in transaction'")
+                .unwrap();
             (open == [["1"]]).then_some(())
         });
         OpenTransaction(child)
@@ -153,7 +155,8 @@ fn ready_is_never_said_in_recovery() {
         second.port,
         seen.display()
     );
-    let text = format!("kind = \"oneshot\"\nexec = [\"/bin/sh\", \"-c\", \"{ask}\"]\nrequires = [\"postgres\"]\n");
+    let text =
+        format!("kind = \"oneshot\"\nexec = [\"/bin/sh\", \"-c\", \"{ask}\"]\nrequires = [\"postgres\"]\n");
     std::fs::write(services.join("dependent.toml"), text).unwrap();
     second.env.insert("SUPAFLY_SERVICES".into(), services.display().to_string());
     second.boot();
@@ -235,14 +238,20 @@ fn a_superuser_of_the_database_finds_no_store_key() {
     );
     machine.sql("create table loot (line text)").unwrap();
     let program = format!("sh -c \"{}\" | grep -ac -- ''", hunt.replace('\\', "\\\\"));
-    let lines = machine.sql(&format!("copy loot from program $$ {program} $$")).and_then(|_| machine.sql("table loot"));
+    let lines = machine
+        .sql(&format!("copy loot from program $$ {program} $$"))
+        .and_then(|_| machine.sql("table loot"));
     assert!(lines.unwrap()[0][0].parse::<u64>().unwrap() > 50, "the hunt itself saw nothing");
     let found = format!("sh -c \"{}\" | grep -ac -- '{key}' || true", hunt.replace('\\', "\\\\"));
     machine.sql("truncate loot").unwrap();
     machine.sql(&format!("copy loot from program $$ {found} $$")).unwrap();
     // The statement itself carries the key once, in the shell's own command line and in Postgres's process title.
     let count: u64 = machine.sql("table loot").unwrap()[0][0].parse().unwrap();
-    let control = format!("sh -c \"{}\" | grep -ac -- '{}' || true", hunt.replace('\\', "\\\\"), "no-such-key-anywhere");
+    let control = format!(
+        "sh -c \"{}\" | grep -ac -- '{}' || true",
+        hunt.replace('\\', "\\\\"),
+        "no-such-key-anywhere"
+    );
     machine.sql("truncate loot").unwrap();
     machine.sql(&format!("copy loot from program $$ {control} $$")).unwrap();
     let own: u64 = machine.sql("table loot").unwrap()[0][0].parse().unwrap();

@@ -30,7 +30,8 @@ fn survives(kind: Kind) {
     eprintln!("power cut {random} ms after the ten thousandth row");
     let end = std::time::Instant::now() + Duration::from_millis(random);
     until("three archived segments and the random moment", Duration::from_secs(60), || {
-        (bucket.archived_end(1) >= Lsn(4 * SegmentSize::DEFAULT.bytes()) && std::time::Instant::now() >= end).then_some(())
+        (bucket.archived_end(1) >= Lsn(4 * SegmentSize::DEFAULT.bytes()) && std::time::Instant::now() >= end)
+            .then_some(())
     });
     first.cut_power();
     let ledger = writer.finish();
@@ -39,7 +40,10 @@ fn survives(kind: Kind) {
     let archived = bucket.archived_end(1);
     let last = ledger::must_survive(&ledger, archived);
     assert!(last > 0, "the archived share is empty: {archived}");
-    eprintln!("{} rows acknowledged, {last} of them before {archived}, the end of the archive", ledger.last().unwrap().last);
+    eprintln!(
+        "{} rows acknowledged, {last} of them before {archived}, the end of the archive",
+        ledger.last().unwrap().last
+    );
 
     let mut second = Machine::new(&bucket.env());
     second.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
@@ -90,7 +94,11 @@ fn idle_traffic_is_archived_by_the_timeout_alone_and_survives() {
 }
 
 /// Restores an epoch with the engine and Postgres alone, as someone without supafly would, and lets `check` look at it.
-fn engine_alone(bucket: &Bucket, epoch: u32, check: impl Fn(&dyn Fn(&str) -> Result<Vec<Vec<String>>, String>)) {
+fn engine_alone(
+    bucket: &Bucket,
+    epoch: u32,
+    check: impl Fn(&dyn Fn(&str) -> Result<Vec<Vec<String>>, String>),
+) {
     let dir = open_directory();
     let pgdata = dir.path().join("pgdata");
     let env = bucket.engine_env(epoch);
@@ -117,7 +125,8 @@ fn engine_alone(bucket: &Bucket, epoch: u32, check: impl Fn(&dyn Fn(&str) -> Res
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
     let setting = format!("restore_command='{} wal-fetch %f %p'", engine.display());
     let socket = format!("unix_socket_directories={}", dir.path().display());
-    let touch = as_postgres(Path::new("/usr/bin/touch")).arg(pgdata.join("recovery.signal")).status().unwrap();
+    let touch =
+        as_postgres(Path::new("/usr/bin/touch")).arg(pgdata.join("recovery.signal")).status().unwrap();
     assert!(touch.success());
     for own in ["postgresql.auto.conf", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
         let path = pgdata.join(own);
@@ -133,7 +142,9 @@ fn engine_alone(bucket: &Bucket, epoch: u32, check: impl Fn(&dyn Fn(&str) -> Res
         hba.display(),
         hba.with_file_name("ident").display()
     );
-    let text = text.replace("unix_socket_directories=", "unix_socket_directories='").replace("\nlisten", "'\nlisten");
+    let text = text
+        .replace("unix_socket_directories=", "unix_socket_directories='")
+        .replace("\nlisten", "'\nlisten");
     std::fs::write(&conf, text).unwrap();
     std::fs::write(hba.with_file_name("ident"), "").unwrap();
     let log = dir.path().join("postgres.log");

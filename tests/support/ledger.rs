@@ -12,13 +12,13 @@ use supafly::postgres::lsn::Lsn;
 
 /// Rows up to `last` were acknowledged before the server's WAL had passed `lsn`.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged {
-    pub last: u64,
-    pub lsn: Lsn,
+pub(crate) struct Acknowledged {
+    pub(crate) last: u64,
+    pub(crate) lsn: Lsn,
 }
 
 /// A running writer.
-pub struct Writer {
+pub(crate) struct Writer {
     ledger: Arc<Mutex<Vec<Acknowledged>>>,
     rows: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -26,7 +26,7 @@ pub struct Writer {
 }
 
 /// What row `id` holds: reproducible, and hard to compress, so that rows fill WAL segments.
-pub fn payload(id: u64, length: usize) -> String {
+pub(crate) fn payload(id: u64, length: usize) -> String {
     let mut x = id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut text = String::with_capacity(length + 16);
     while text.len() < length {
@@ -40,17 +40,17 @@ pub fn payload(id: u64, length: usize) -> String {
 }
 
 /// How many characters each row carries.
-pub const ROW: usize = 5_000;
+pub(crate) const ROW: usize = 5_000;
 
 /// The table of the ledger.
-pub fn create_table(machine: &Machine) {
+pub(crate) fn create_table(machine: &Machine) {
     machine.sql("create table ledger (id bigint primary key, payload text not null)").unwrap();
     machine.sql("alter table ledger alter column payload set storage external").unwrap();
 }
 
 impl Writer {
     /// Writes batches of rows, as fast as the server acknowledges them, until stopped or cut off.
-    pub fn start(machine: &Machine, batch: u64, pause: Duration) -> Writer {
+    pub(crate) fn start(machine: &Machine, batch: u64, pause: Duration) -> Writer {
         let ledger = Arc::new(Mutex::new(Vec::new()));
         let (rows, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (socket, port) = (machine.run_dir().join("postgres"), machine.port);
@@ -63,7 +63,7 @@ impl Writer {
     }
 
     /// Waits until so many rows were acknowledged.
-    pub fn wait_rows(&self, rows: u64) {
+    pub(crate) fn wait_rows(&self, rows: u64) {
         let end = Instant::now() + PATIENCE;
         while self.rows.load(Ordering::SeqCst) < rows {
             assert!(Instant::now() < end, "only {} rows of {rows}", self.rows.load(Ordering::SeqCst));
@@ -72,12 +72,12 @@ impl Writer {
     }
 
     /// The position after the last acknowledged row.
-    pub fn lsn(&self) -> Lsn {
+    pub(crate) fn lsn(&self) -> Lsn {
         self.ledger.lock().unwrap().last().map_or(Lsn(0), |a| a.lsn)
     }
 
     /// Ends the writer, whose server may be dead by now, and gives the ledger.
-    pub fn finish(mut self) -> Vec<Acknowledged> {
+    pub(crate) fn finish(mut self) -> Vec<Acknowledged> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap();
         std::mem::take(&mut *self.ledger.lock().unwrap())
@@ -99,7 +99,8 @@ async fn write(
     let connection = tokio::spawn(connection);
     let mut next = 1;
     while !stop.load(Ordering::SeqCst) {
-        let values: Vec<_> = (next..next + batch).map(|id| format!("({id},'{}')", payload(id, ROW))).collect();
+        let values: Vec<_> =
+            (next..next + batch).map(|id| format!("({id},'{}')", payload(id, ROW))).collect();
         // Any failure is the power cut or the end of the test: what was not acknowledged is not in the ledger.
         if client.simple_query(&format!("insert into ledger values {}", values.join(","))).await.is_err() {
             break;
@@ -116,12 +117,12 @@ async fn write(
 }
 
 /// The last row whose acknowledgement lies wholly before `end`: what must be there after a restore up to `end`.
-pub fn must_survive(ledger: &[Acknowledged], end: Lsn) -> u64 {
+pub(crate) fn must_survive(ledger: &[Acknowledged], end: Lsn) -> u64 {
     ledger.iter().filter(|a| a.lsn <= end).map(|a| a.last).max().unwrap_or(0)
 }
 
 /// Every row from 1 to `last` is there, with the bytes that were written, and no row has other bytes.
-pub fn assert_rows(sql: impl Fn(&str) -> Result<Vec<Vec<String>>, String>, last: u64) {
+pub(crate) fn assert_rows(sql: impl Fn(&str) -> Result<Vec<Vec<String>>, String>, last: u64) {
     let there = sql("select id, md5(payload), length(payload) from ledger order by id").unwrap();
     assert!(there.len() as u64 >= last, "{} rows of the {last} that were archived", there.len());
     let hash = |text: &str| sql(&format!("select md5('{text}')")).unwrap()[0][0].clone();

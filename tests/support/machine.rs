@@ -16,10 +16,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long anything in these tests may take before it counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits for `condition` with a deadline; `what` is said when it does not come true.
-pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
@@ -30,23 +30,23 @@ pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> O
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub fn root() -> bool {
+pub(crate) fn root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
 /// A directory that every user can enter, gone with its last owner.
-pub fn open_directory() -> tempfile::TempDir {
+pub(crate) fn open_directory() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("supafly-").tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
 /// Where the programs under test lie: copied once, readable by every user.
-pub fn programs() -> &'static Path {
+pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         let name = format!("supafly-programs-{}", std::process::id());
@@ -88,14 +88,14 @@ fn remove_at_exit(dir: &Path) {
 }
 
 /// The backup engine under test.
-pub fn engine_path() -> PathBuf {
+pub(crate) fn engine_path() -> PathBuf {
     let named = std::env::var_os("SUPAFLY_WALG").map(PathBuf::from);
     let path = named.or_else(|| which::which("wal-g").ok()).or_else(|| which::which("walrus").ok());
     path.unwrap_or_else(|| panic!("no backup engine: run `make test`, or set SUPAFLY_WALG"))
 }
 
 /// Directory of Postgres's programs.
-pub fn pg_bin() -> PathBuf {
+pub(crate) fn pg_bin() -> PathBuf {
     if let Some(dir) = std::env::var_os("SUPAFLY_PG_BIN") {
         return dir.into();
     }
@@ -104,14 +104,16 @@ pub fn pg_bin() -> PathBuf {
         .filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok())
         .collect();
     majors.sort_unstable();
-    Path::new("/usr/lib/postgresql").join(majors.last().expect("no Postgres: run `make test`").to_string()).join("bin")
+    Path::new("/usr/lib/postgresql")
+        .join(majors.last().expect("no Postgres: run `make test`").to_string())
+        .join("bin")
 }
 
 /// One machine. Its volume outlives its processes and goes with the value.
-pub struct Machine {
-    pub dir: tempfile::TempDir,
-    pub port: u16,
-    pub env: BTreeMap<String, String>,
+pub(crate) struct Machine {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
+    pub(crate) env: BTreeMap<String, String>,
     running: Option<Running>,
 }
 
@@ -123,7 +125,7 @@ struct Running {
 
 impl Machine {
     /// A machine that is switched off, with an empty volume.
-    pub fn new(env: &[(&str, String)]) -> Machine {
+    pub(crate) fn new(env: &[(&str, String)]) -> Machine {
         let dir = open_directory();
         let port = free_port();
         let mut all: BTreeMap<String, String> = BTreeMap::new();
@@ -143,11 +145,11 @@ impl Machine {
         Machine { dir, port, env: all, running: None }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
@@ -156,17 +158,17 @@ impl Machine {
     }
 
     /// Everything the machine has printed since it exists.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read(self.log_path()).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
     }
 
     /// Switches it on: in namespaces of its own where we are root, as PID 1.
-    pub fn boot(&mut self) {
+    pub(crate) fn boot(&mut self) {
         self.boot_as(root());
     }
 
     /// Switches it on as an ordinary child, as under Fly's init.
-    pub fn boot_as_child(&mut self) {
+    pub(crate) fn boot_as_child(&mut self) {
         self.boot_as(false);
     }
 
@@ -187,7 +189,7 @@ impl Machine {
     }
 
     /// The supervisor's pid as we see it.
-    pub fn pid(&self) -> nix::unistd::Pid {
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
         let running = self.running.as_ref().expect("it is off");
         let outer = running.outer.id();
         let pid = if running.namespaced {
@@ -199,7 +201,7 @@ impl Machine {
     }
 
     /// Runs one of our commands on this machine.
-    pub fn supafly(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn supafly(&self, args: &[&str]) -> std::process::Output {
         Command::new(programs().join("supafly"))
             .args(args)
             .env_clear()
@@ -209,18 +211,18 @@ impl Machine {
             .unwrap()
     }
 
-    pub fn status(&self) -> Option<serde_json::Value> {
+    pub(crate) fn status(&self) -> Option<serde_json::Value> {
         let out = self.supafly(&["status", "--json"]);
         serde_json::from_slice(&out.stdout).ok()
     }
 
     /// Waits until it says that clients can be served.
-    pub fn wait_ready(&mut self) {
+    pub(crate) fn wait_ready(&mut self) {
         self.wait("ready", |m| m.supafly(&["health", "--ready"]).status.success().then_some(()));
     }
 
     /// Waits for a condition on a machine that must not end meanwhile.
-    pub fn wait<T>(&mut self, what: &str, condition: impl Fn(&Machine) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&mut self, what: &str, condition: impl Fn(&Machine) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(value) = condition(self) {
@@ -230,29 +232,39 @@ impl Machine {
             if let Some(status) = ended {
                 panic!("it ended with {status} while we waited for {what}:\n{}", self.tail());
             }
-            assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}; {:?}\n{}", self.status(), self.tail());
+            assert!(
+                Instant::now() < end,
+                "waited {PATIENCE:?} for {what}; {:?}\n{}",
+                self.status(),
+                self.tail()
+            );
             std::thread::park_timeout(Duration::from_millis(50));
         }
     }
 
     /// The last lines of its log.
-    pub fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
     /// The value of a status row reported by a role, such as `backup`.
-    pub fn row(&self, name: &str) -> Option<serde_json::Value> {
+    pub(crate) fn row(&self, name: &str) -> Option<serde_json::Value> {
         let status = self.status()?;
         let services = status.get("services")?.as_array()?.clone();
-        services.iter().flat_map(|s| s.get("rows").and_then(|r| r.as_array()).cloned().unwrap_or_default()).find(|r| {
-            r.get("name").and_then(|n| n.as_str()).is_some_and(|n| n == name || n.starts_with(&format!("{name} ")))
-        })
+        services
+            .iter()
+            .flat_map(|s| s.get("rows").and_then(|r| r.as_array()).cloned().unwrap_or_default())
+            .find(|r| {
+                r.get("name")
+                    .and_then(|n| n.as_str())
+                    .is_some_and(|n| n == name || n.starts_with(&format!("{name} ")))
+            })
     }
 
     /// Waits until the current epoch has a verified base backup.
-    pub fn wait_protected(&mut self) {
+    pub(crate) fn wait_protected(&mut self) {
         self.wait("a verified base backup", |m| {
             let row = m.row("backup")?;
             (row.get("state")?.as_str()? == "ok").then_some(())
@@ -260,12 +272,12 @@ impl Machine {
     }
 
     /// Sends a signal to the supervisor.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.pid(), signal).unwrap();
     }
 
     /// Waits until the supervisor has ended.
-    pub fn wait_end(&mut self) -> ExitStatus {
+    pub(crate) fn wait_end(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("it is off");
         let mut status = None;
         until("the supervisor's end", PATIENCE, || {
@@ -278,13 +290,13 @@ impl Machine {
     }
 
     /// SIGTERM, and how it ended.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(nix::sys::signal::Signal::SIGTERM);
         self.wait_end()
     }
 
     /// Cuts the power: every process is killed by SIGKILL, none can clean up.
-    pub fn cut_power(&mut self) {
+    pub(crate) fn cut_power(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         if running.namespaced {
             // The namespace's init is killed with its parent, and the kernel kills the rest before `wait` can end.
@@ -292,7 +304,9 @@ impl Machine {
             running.outer.kill().unwrap();
             running.outer.wait().unwrap();
             if let Some(init) = init {
-                until("the namespace's end", PATIENCE, || (!Path::new(&format!("/proc/{init}")).exists()).then_some(()));
+                until("the namespace's end", PATIENCE, || {
+                    (!Path::new(&format!("/proc/{init}")).exists()).then_some(())
+                });
             }
         } else {
             kill_tree(running.outer.id());
@@ -302,7 +316,7 @@ impl Machine {
     }
 
     /// Nobody holds the volume: what a new boot would find out by waiting.
-    pub fn wait_volume_free(&self) {
+    pub(crate) fn wait_volume_free(&self) {
         let lock = self.data().join("supafly/lock");
         if let Ok(file) = File::open(&lock) {
             until("the volume's lock to be free", PATIENCE, || file.try_lock().ok());
@@ -310,15 +324,27 @@ impl Machine {
     }
 
     /// The volume is gone for ever.
-    pub fn lose_volume(&mut self) {
+    pub(crate) fn lose_volume(&mut self) {
         assert!(self.running.is_none(), "it still runs");
         fs::remove_dir_all(self.data()).unwrap();
     }
 
     /// One statement as the database's superuser over the socket; rows as text.
-    pub fn sql(&self, statement: &str) -> Result<Vec<Vec<String>>, String> {
+    pub(crate) fn sql(&self, statement: &str) -> Result<Vec<Vec<String>>, String> {
         let out = Command::new(pg_bin().join("psql"))
-            .args(["-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-c", statement])
+            .args([
+                "-XAtq",
+                "-F",
+                "\t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                "-c",
+                statement,
+            ])
             .env("PGHOST", self.run_dir().join("postgres"))
             .env("PGPORT", self.port.to_string())
             .env("PGCONNECT_TIMEOUT", "5")
@@ -349,13 +375,13 @@ impl Drop for Machine {
 }
 
 /// The direct children of a process.
-pub fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let path = format!("/proc/{pid}/task/{pid}/children");
     fs::read_to_string(path).unwrap_or_default().split_whitespace().filter_map(|s| s.parse().ok()).collect()
 }
 
 /// Stops a whole tree from the top, then kills it, so that nothing can react to anything.
-pub fn kill_tree(top: u32) {
+pub(crate) fn kill_tree(top: u32) {
     let mut stopped = Vec::new();
     let mut todo = vec![top];
     while let Some(pid) = todo.pop() {
@@ -374,7 +400,7 @@ pub fn kill_tree(top: u32) {
 }
 
 /// Lines of a child's output as they come; kept for tests that read while it runs.
-pub fn lines(from: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
+pub(crate) fn lines(from: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
     let (to, lines) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
