@@ -5,6 +5,8 @@
 //! `orphan SCRIPT` (own session, parent gone) · `pid FILE` · `inspect FILE` · `once FILE CODE` (the first time: exit
 //! with CODE) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) · `wait` · `exit N` · `abort`
 
+#![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
+
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;

@@ -228,11 +228,21 @@ impl Prepared {
 
     /// Rust runtimes ignore SIGPIPE, tokio catches several: a child must start with none of that.
     fn signals(&mut self) -> libc::c_int {
-        // SAFETY: `sigset_t` is a plain bit field, valid when zeroed, and is initialised by sigemptyset.
+        // Larger than the kernel's `struct sigaction` on any architecture.
+        let default = [0_u64; 8];
+        // SAFETY: `sigset_t` is a plain bit field, valid when zeroed, and is initialised by sigemptyset; `default` lives
+        // through the calls that read it.
         unsafe {
-            for signal in 1..=64 {
-                // Numbers that cannot be changed (KILL, STOP, the C library's own) answer EINVAL.
-                libc::signal(signal, libc::SIG_DFL);
+            for signal in 1_i32..=64 {
+                // By the system call itself: the C library keeps two numbers for itself and would leave them ignored
+                // where we inherited them so. All zero is SIG_DFL with no flags; KILL and STOP answer EINVAL.
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal,
+                    default.as_ptr(),
+                    std::ptr::null_mut::<u64>(),
+                    8_usize,
+                );
             }
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);

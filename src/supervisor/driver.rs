@@ -19,7 +19,7 @@ use crate::os::signals::{Asked, Signals};
 use crate::plan::Plan;
 use crate::probe::ProbeError;
 use crate::spec::{Check, Probe, Ready, ServiceName};
-use crate::state::{Action, Answer, Core, Ending, Event, Happened, Machine, Run, State, Whole};
+use crate::state::{Action, Answer, Core, Ending, Event, Happened, Machine, Run, State, Then, Whole};
 use crate::status::Reported;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, VecDeque};
@@ -467,8 +467,15 @@ const fn word(state: &State) -> &'static str {
 fn detail(state: &State) -> String {
     match state {
         State::Spawning { run, .. } => format!("run {}", run.0),
-        State::Starting { run, pid } | State::Ready { run, pid, .. } | State::Stopping { run, pid, .. } => {
+        State::Starting { run, pid } | State::Ready { run, pid, .. } => {
             format!("run {}, pid {}", run.0, pid.0)
+        }
+        State::Stopping { run, pid, then, .. } => {
+            let why = match then {
+                Then::Down(why) | Then::Failed(why) | Then::Held(why) => why.to_string(),
+                Then::Policy => "to be started again".to_owned(),
+            };
+            format!("run {}, pid {}: {why}", run.0, pid.0)
         }
         State::Clearing { ending, .. } => ending.to_string(),
         State::Backoff { last, .. } => last.to_string(),
