@@ -5,6 +5,7 @@ use super::account::Account;
 use crate::exit::Failure;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// What a failed step on the volume means, in words that say what to do.
@@ -39,8 +40,17 @@ pub(crate) fn sync(path: &Path) -> Result<(), Failure> {
 /// Gives every file and directory to a user; links themselves, not what they point to.
 pub(crate) fn hand_over(path: &Path, to: &Account) -> Result<(), Failure> {
     let (uid, gid) = (Some(to.uid.as_raw()), Some(to.gid.as_raw()));
-    walk(path, &mut |p, _| std::os::unix::fs::lchown(p, uid, gid))
-        .map_err(|e| failed(path, "hand it over", &e))
+    walk(path, &mut |p, meta| {
+        std::os::unix::fs::lchown(p, uid, gid)?;
+        // The engine makes its files private; keeper reads the tree by its group, as `initdb --allow-group-access` has it.
+        match meta.is_symlink() {
+            true => Ok(()),
+            false => {
+                fs::set_permissions(p, fs::Permissions::from_mode(if meta.is_dir() { 0o750 } else { 0o640 }))
+            }
+        }
+    })
+    .map_err(|e| failed(path, "hand it over", &e))
 }
 
 /// Removes it when it is there.
@@ -56,7 +66,6 @@ pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
 
 /// Makes an empty directory that is one user's.
 pub(crate) fn make(path: &Path, mode: u32, owner: &Account) -> Result<(), Failure> {
-    use std::os::unix::fs::PermissionsExt;
     let made = || -> io::Result<()> {
         fs::create_dir(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;

@@ -51,7 +51,6 @@ pub(super) fn environment(
         ("LANG", "C.UTF-8"),
         ("NO_COLOR", "1"),
         ("RUST_LOG", "info"),
-        ("WALG_LOG_LEVEL", "NORMAL"),
         ("WALG_COMPRESSION_METHOD", "zstd"),
         ("WALG_PREVENT_WAL_OVERWRITE", "true"),
         ("WALG_UPLOAD_CONCURRENCY", "2"),

@@ -369,6 +369,7 @@ impl Drop for Machine {
             let _ = running.outer.wait();
         }
         if std::thread::panicking() {
+            let _ = std::fs::write(format!("/tmp/machine-{}.log", self.port), self.log());
             eprintln!("--- the machine's last lines ---\n{}", self.tail());
         }
     }
