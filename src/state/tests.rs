@@ -312,11 +312,10 @@ impl World {
         if matches!(event, Event::Stop(_)) {
             return None;
         }
-        self.names.iter().find_map(|n| match self.state(n) {
-            State::GaveUp(g) if g.how == GivesUp::StopAll => {
-                Some(if self.passes(n, &g.last) { Exit::Refused } else { Exit::GaveUp })
-            }
-            _ => None,
+        self.names.iter().find_map(|n| {
+            let State::GaveUp(given) = self.state(n) else { return None };
+            let passed = if self.passes(n, &given.last) { Exit::Refused } else { Exit::GaveUp };
+            (given.how == GivesUp::StopAll).then_some(passed)
         })
     }
 
