@@ -11,7 +11,8 @@ use super::classify::{Class, Operation, classify};
 use super::credentials::{Addressing, Credentials, Proof};
 use super::{Backend, Entry, Kind, StoreError, keys};
 use crate::exit::Failure;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
@@ -63,6 +64,11 @@ pub struct Bucket {
     limits: Limits,
 }
 
+/// Nothing came for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing came for {:.1} s", .0.as_secs_f32())]
+struct Stalled(Duration);
+
 struct Failed {
     class: Class,
     error: StoreError,
@@ -74,10 +80,7 @@ impl Bucket {
     /// # Errors
     /// 78 when credentials or certificates cannot be used.
     pub fn new(bucket: &str, prefix: &str, given: &Credentials, limits: Limits) -> Result<Bucket, Failure> {
-        let mut options = ClientOptions::new()
-            .with_connect_timeout(limits.connect)
-            .with_read_timeout(limits.attempt)
-            .with_timeout_disabled();
+        let mut options = ClientOptions::new().with_connect_timeout(limits.connect).with_timeout_disabled();
         if let Some(file) = given.ca_bundle() {
             let unusable = |e: &dyn std::fmt::Display| Failure::config(format!("AWS_CA_BUNDLE: {file}: {e}"));
             let pem = std::fs::read(file).map_err(|e| unusable(&e))?;
@@ -217,6 +220,9 @@ impl Bucket {
             (Seen::NotSent(text), Some(_)) => (Class::NotDone, text),
             (Seen::Lost(text), Some(_)) => (Class::Ambiguous, text),
             (Seen::Success { .. }, Some(error)) => after_success(operation, &error),
+            (Seen::Nothing, Some(error)) if observe::is::<Stalled>(&error) => {
+                (Class::Ambiguous, observe::chain(&error))
+            }
             // Nothing was sent at all: a token file that cannot be read, an address that cannot be one.
             (Seen::Nothing, Some(error)) => (Class::Broken, error.to_string()),
         };
@@ -228,6 +234,14 @@ impl Bucket {
             request_id,
         };
         Err(Failed { class, error })
+    }
+
+    /// The next piece of an answer, which must come in the time of a small request however large the whole is.
+    async fn moving<T>(&self, next: impl Future<Output = T>) -> Result<T, object_store::Error> {
+        let limit = self.limits.attempt;
+        tokio::time::timeout(limit, next)
+            .await
+            .map_err(|_| object_store::Error::Generic { store: "S3", source: Box::new(Stalled(limit)) })
     }
 
     async fn page(
@@ -329,11 +343,15 @@ impl Backend for Bucket {
             let path = self.path(Operation::Get, key)?;
             let got = self
                 .request(Operation::Get, key, LARGEST, || async {
-                    let answer = self.client.get(&path).await?;
+                    let answer = self.moving(self.client.get(&path)).await??;
                     let expected = answer.meta.size;
-                    let body = answer.bytes().await?;
+                    let mut body = BytesMut::new();
+                    let mut chunks = answer.into_stream();
+                    while let Some(chunk) = self.moving(chunks.next()).await? {
+                        body.extend_from_slice(&chunk?);
+                    }
                     if body.len() as u64 == expected {
-                        return Ok(body);
+                        return Ok(body.freeze());
                     }
                     let source = format!("{} bytes came of {expected}", body.len()).into();
                     Err(object_store::Error::Generic { store: "S3", source })

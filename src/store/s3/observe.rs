@@ -65,9 +65,14 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 /// The transport failed, not the meaning of what it carried.
 pub(super) fn is_transport(error: &(dyn Error + 'static)) -> bool {
+    is::<HttpError>(error) || is::<std::io::Error>(error)
+}
+
+/// The error or one of its causes is an `E`.
+pub(super) fn is<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     let mut at = Some(error);
     while let Some(error) = at {
-        if error.is::<HttpError>() || error.is::<std::io::Error>() {
+        if error.is::<E>() {
             return true;
         }
         at = error.source();

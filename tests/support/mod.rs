@@ -1,0 +1,9 @@
+//! What the black-box tests share: a real S3 server ([`S3`]) and a proxy that breaks single requests ([`proxy`]).
+
+#![allow(dead_code, reason = "each test target uses its own part of this")]
+
+pub(crate) mod proxy;
+mod s3;
+
+#[allow(unused_imports, reason = "each test target uses its own part of this")]
+pub(crate) use s3::S3;
