@@ -28,11 +28,11 @@ fn wanted() -> &'static Wanted {
 pub fn hit(name: &str) {
     match wanted() {
         Wanted::Kill(at) if at == name => {
-            tracing::warn!(failpoint = name, "killed by a failpoint");
+            tracing::warn!("killed by a failpoint: {name}");
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
         }
         Wanted::Hang(at) if at == name => {
-            tracing::warn!(failpoint = name, "hung by a failpoint");
+            tracing::warn!("hung by a failpoint: {name}");
             loop {
                 nix::unistd::pause();
             }

@@ -1,1 +1,22 @@
-//! (being written)
+//! The WAL archive: what its objects are called, how they are packed, what makes a segment worth believing, and how
+//! files get in and out of the store.
+//!
+//! WAL is ours and not the engine's because the engine cannot create an object atomically, does not check what it
+//! fetches and ends with exit codes that cannot be trusted, while Postgres silently ends recovery on a file that is
+//! "not there" or damaged. So: create-only objects, absence only when proved, every byte checked before Postgres sees
+//! it. Names and compression are WAL-G's, so that stock `wal-g` restores any epoch without us.
+
+pub mod client;
+pub mod codec;
+mod crc32c;
+pub mod fetch;
+pub mod names;
+pub mod push;
+pub mod records;
+pub mod segment;
+#[cfg(test)]
+pub(crate) mod testkit;
+#[cfg(test)]
+mod tests;
+
+pub use records::last_record_end;

@@ -216,10 +216,10 @@ impl Settings {
         self.own().join("secrets").join("store")
     }
 
-    /// Keeper's socket.
+    /// Keeper's socket, in a directory that only keeper may write and only Postgres's group may enter.
     #[must_use]
     pub fn keeper_socket(&self) -> PathBuf {
-        self.run.join("keeper.sock")
+        self.run.join("keeper").join("keeper.sock")
     }
 
     /// Directory of Postgres's Unix socket.
@@ -318,5 +318,75 @@ fn parse_takeover(text: &str) -> Result<Takeover, String> {
             Ok(epoch) if epoch > 0 => Ok(Takeover::Epoch(epoch)),
             _ => Err("`never`, `auto` or the number of the epoch to take over from".to_owned()),
         },
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File { file, line } => write!(f, "{file}:{line}"),
+            Source::Environment(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::None => f.write_str("none"),
+            StoreUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            StoreUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            StoreUrl::File { dir } => write!(f, "file://{}", dir.display()),
+        }
+    }
+}
+
+impl fmt::Display for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Takeover::Never => f.write_str("never"),
+            Takeover::Auto => f.write_str("auto"),
+            Takeover::Epoch(epoch) => write!(f, "{epoch}"),
+        }
+    }
+}
+
+impl Settings {
+    /// Every setting that holds a value, as text, in the order of [`TABLE`]. No secret is a setting.
+    pub fn shown(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        let mode = match self.mode {
+            Mode::Available => "available",
+            Mode::Strict => "strict",
+        };
+        let format = match self.log_format {
+            LogFormat::Auto => "auto",
+            LogFormat::Json => "json",
+            LogFormat::Text => "text",
+        };
+        [
+            ("services", self.services.display().to_string()),
+            ("data", self.data.display().to_string()),
+            ("run", self.run.display().to_string()),
+            ("store", self.store.to_string()),
+            ("project", self.project.clone()),
+            ("takeover", self.takeover.to_string()),
+            ("mode", mode.to_owned()),
+            ("ttl", duration::show(self.ttl)),
+            ("stop_budget", duration::show(self.stop_budget)),
+            ("archive_timeout", duration::show(self.archive_timeout)),
+            ("log", self.log.clone()),
+            ("log_format", format.to_owned()),
+            ("pg_bin", path(&self.pg_bin)),
+            ("pg_port", self.pg_port.to_string()),
+            ("pg_listen", self.pg_listen.clone()),
+            ("pg_locale", self.pg_locale.clone()),
+            ("walg", path(&self.walg)),
+            ("postgrest", path(&self.postgrest)),
+            ("pgbouncer", path(&self.pgbouncer)),
+            ("supavisor", path(&self.supavisor)),
+        ]
+        .into_iter()
     }
 }

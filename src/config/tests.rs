@@ -72,3 +72,11 @@ proptest! {
         let _ = Settings::read(Some(("f", &text)), &env(&[("SUPAFLY_STORE", &store)]));
     }
 }
+
+#[test]
+fn what_is_shown_names_every_row_of_the_table_in_its_order() {
+    let s = Settings::read(None, &env(&[])).unwrap();
+    let shown: Vec<_> = s.shown().map(|(key, _)| key).collect();
+    let rows: Vec<_> = TABLE.iter().map(|row| row.key).collect();
+    assert_eq!(shown, rows);
+}

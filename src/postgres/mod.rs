@@ -1,2 +1,17 @@
 //! Postgres: its names, its files, its configuration, its life outside `supafly run`.
+
+pub mod account;
+pub mod bin;
+pub mod conf;
+pub mod control;
+pub mod datadir;
+pub mod hba;
+mod initdb;
 pub mod lsn;
+pub mod private;
+mod role;
+pub(crate) mod tree;
+
+pub(crate) use initdb::said;
+pub use role::datadir_role;
+pub(crate) use role::{Place, write_configuration};

@@ -1,3 +1,330 @@
-//! (being written)
+//! What a service file says, as types that cannot be wrong.
+//!
+//! A [`ServiceSpec`] exists only when every key of its file was understood ([`parse`]); after that nothing checks again.
+//! Whatever a particular program needs is a generic key here, never a name in the supervisor.
+
 pub mod duration;
+mod parse;
 pub mod problem;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use parse::parse;
+
+use nix::sys::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The stem of a service file: lower-case letters, digits and hyphens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName(String);
+
+impl ServiceName {
+    /// A name, when the text can be one.
+    #[must_use]
+    pub fn new(text: &str) -> Option<ServiceName> {
+        let fits = !text.is_empty()
+            && text.len() <= 40
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !text.starts_with('-');
+        fits.then(|| ServiceName(text.to_owned()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for ServiceName {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+/// Whether a service is meant to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs for ever; ready when its readiness says so.
+    Daemon,
+    /// Runs once; ready when it has exited with 0.
+    Oneshot,
+}
+
+/// When a service counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// A daemon: as soon as it runs. A oneshot: when it has exited with 0.
+    Started,
+    /// When it sends `READY=1` (sd_notify(3)).
+    Notify,
+    /// When a probe succeeds.
+    Probe(Probe),
+}
+
+/// A question asked again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is asked.
+    pub check: Check,
+    /// How often.
+    pub every: Duration,
+    /// How long one answer may take; shorter than `every`.
+    pub timeout: Duration,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// GET on loopback, any 2xx.
+    Http {
+        /// The port.
+        port: u16,
+        /// The path, with its slash.
+        path: String,
+    },
+    /// A connection on loopback.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+    /// A connection to a Unix socket.
+    Unix {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A program that exits with 0.
+    Exec {
+        /// Program (absolute) and arguments.
+        argv: Vec<String>,
+    },
+}
+
+/// How long a rung of the stop ladder lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// So many parts of the whole stop's budget, against the parts of every other rung on the way.
+    Share(u32),
+    /// So long, whatever the budget.
+    Wait(Duration),
+}
+
+/// One step of the way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// What is sent.
+    pub signal: Signal,
+    /// How long it may take effect.
+    pub length: Length,
+}
+
+/// The way down: rungs, and SIGKILL after the last. Never empty, and SIGKILL is never a rung of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopLadder(Vec<Rung>);
+
+impl StopLadder {
+    /// A ladder of these rungs; `None` when there is none or one of them is SIGKILL.
+    #[must_use]
+    pub fn new(rungs: Vec<Rung>) -> Option<StopLadder> {
+        (!rungs.is_empty() && rungs.iter().all(|r| r.signal != Signal::SIGKILL)).then_some(StopLadder(rungs))
+    }
+
+    /// The rungs before SIGKILL.
+    #[must_use]
+    pub fn rungs(&self) -> &[Rung] {
+        &self.0
+    }
+}
+
+impl Default for StopLadder {
+    fn default() -> StopLadder {
+        StopLadder(vec![Rung { signal: Signal::SIGTERM, length: Length::Share(1) }])
+    }
+}
+
+/// When an ended service is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Whatever its end.
+    Always,
+    /// When it ended otherwise than with 0.
+    OnFailure,
+    /// Not by itself.
+    Never,
+}
+
+/// The restart policy: exponential delay from `delay` to `max_delay`, and a breaker of `max` restarts in `window`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// On which ends.
+    pub when: When,
+    /// Before the first restart of a service that had not been ready; doubled each time.
+    pub delay: Duration,
+    /// The longest delay.
+    pub max_delay: Duration,
+    /// The span in which restarts are counted.
+    pub window: Duration,
+    /// How many of them before it gives up.
+    pub max: u32,
+    /// Exit codes after which trying again is pointless: it gives up at once.
+    pub final_codes: BTreeSet<u8>,
+}
+
+/// What follows when a service has given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GivesUp {
+    /// Everything stops.
+    StopAll,
+    /// The rest goes on, and what comes after it starts without it.
+    Degrade,
+    /// What requires it stays down, the rest runs; tried again on request.
+    Hold,
+}
+
+/// What follows when a service gives up, by circumstance: the exit code first, then the environment, then the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivesUpRule {
+    /// Otherwise.
+    pub default: GivesUp,
+    /// When this variable is set (and not empty) in the supervisor's environment.
+    pub when_env: BTreeMap<String, GivesUp>,
+    /// When it ended with this code.
+    pub codes: BTreeMap<u8, GivesUp>,
+}
+
+/// What a missing program means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The service fails.
+    Required,
+    /// The service is absent, said once, and nobody waits for it.
+    Optional,
+}
+
+/// A variable, or every variable that begins so, handed on from the supervisor's own environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass(String);
+
+impl Pass {
+    /// `NAME` or `NAME*`.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Pass> {
+        let stem = text.strip_suffix('*').unwrap_or(text);
+        let fits = !stem.is_empty() && stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        fits.then(|| Pass(text.to_owned()))
+    }
+
+    /// Whether it names this variable.
+    #[must_use]
+    pub fn names(&self, variable: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(stem) => variable.starts_with(stem),
+            None => variable == self.0,
+        }
+    }
+}
+
+/// One service, as its file says. Every string is expanded already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "docs/services.md describes each key; a field has its key's name")]
+pub struct ServiceSpec {
+    pub name: ServiceName,
+    pub kind: Kind,
+    pub exec: Vec<String>,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub groups: Vec<String>,
+    pub directory: PathBuf,
+    pub env: BTreeMap<String, String>,
+    pub pass: Vec<Pass>,
+    pub requires: Vec<ServiceName>,
+    pub after: Vec<ServiceName>,
+    pub ready: Ready,
+    pub start_deadline: Option<Duration>,
+    pub stop: StopLadder,
+    pub on_stop: Option<Signal>,
+    pub restart: Restart,
+    pub gives_up: GivesUpRule,
+    pub pass_exit: BTreeSet<u8>,
+    pub presence: Presence,
+    pub lock: Option<PathBuf>,
+    pub parent_death: Option<Signal>,
+    pub watchdog: Option<Duration>,
+    pub reports_health: Option<Duration>,
+    pub fence_by: Option<ServiceName>,
+    pub nofile: Option<u64>,
+    pub nice: Option<i8>,
+    pub oom_score_adj: Option<i16>,
+    pub no_new_privileges: NewPrivileges,
+}
+
+/// Whether a service's programs may gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewPrivileges {
+    /// As usual.
+    Allowed,
+    /// Never again in this process and its children.
+    Never,
+}
+
+impl ServiceSpec {
+    /// A service with nothing but a name and a program: what tests begin with and what a shortest file gives.
+    #[must_use]
+    pub fn minimal(name: ServiceName, kind: Kind, exec: Vec<String>) -> ServiceSpec {
+        ServiceSpec {
+            name,
+            kind,
+            exec,
+            user: None,
+            group: None,
+            groups: Vec::new(),
+            directory: PathBuf::from("/"),
+            env: BTreeMap::new(),
+            pass: Vec::new(),
+            requires: Vec::new(),
+            after: Vec::new(),
+            ready: Ready::Started,
+            start_deadline: None,
+            stop: StopLadder::default(),
+            on_stop: None,
+            restart: Restart {
+                when: match kind {
+                    Kind::Daemon => When::Always,
+                    Kind::Oneshot => When::Never,
+                },
+                delay: Duration::from_secs(1),
+                max_delay: Duration::from_secs(60),
+                window: Duration::from_secs(600),
+                max: 10,
+                final_codes: BTreeSet::new(),
+            },
+            gives_up: GivesUpRule {
+                default: GivesUp::Degrade,
+                when_env: BTreeMap::new(),
+                codes: BTreeMap::new(),
+            },
+            pass_exit: BTreeSet::new(),
+            presence: Presence::Optional,
+            lock: None,
+            parent_death: Some(Signal::SIGTERM),
+            watchdog: None,
+            reports_health: None,
+            fence_by: None,
+            nofile: None,
+            nice: None,
+            oom_score_adj: None,
+            no_new_privileges: NewPrivileges::Allowed,
+        }
+    }
+}

@@ -1,7 +1,11 @@
-//! What the black-box tests share: a real S3 server ([`S3`]) and a proxy that breaks single requests ([`proxy`]).
+//! What the black-box tests share: machines of the real binary ([`machine`]), where they archive to ([`bucket`]), a client
+//! with a ledger ([`ledger`]), a real S3 server ([`S3`]) and a proxy that breaks single requests ([`proxy`]).
 
 #![allow(dead_code, reason = "each test target uses its own part of this")]
 
+pub(crate) mod bucket;
+pub(crate) mod ledger;
+pub(crate) mod machine;
 pub(crate) mod proxy;
 mod s3;
 

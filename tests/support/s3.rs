@@ -124,6 +124,15 @@ impl S3 {
     }
 }
 
+impl S3 {
+    /// Ends the server; connections are refused from now on.
+    pub(crate) fn kill(&self) {
+        let (child, _) = self.own.as_ref().expect("only a server of our own can be killed");
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+}
+
 impl Drop for S3 {
     fn drop(&mut self) {
         if let Some((child, _)) = &mut self.own {
@@ -133,9 +142,15 @@ impl Drop for S3 {
     }
 }
 
+/// `SUPAFLY_VERSITYGW`, else where `scripts/parts/versitygw.sh` puts it, else from `PATH`.
 fn program(given: Option<String>) -> PathBuf {
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/bin/versitygw");
-    given.map(PathBuf::from).or_else(|| cached.exists().then_some(cached)).or_else(|| which::which("versitygw").ok()).expect(
+    let env = supafly::facts::environment();
+    let of = |name: &str, below: &str| Some(Path::new(env.get(name)?).join(below));
+    let cache = of("SUPAFLY_CACHE", "")
+        .or_else(|| of("XDG_CACHE_HOME", "supafly"))
+        .or_else(|| of("HOME", ".cache/supafly"));
+    let cached = cache.map(|dir| dir.join("bin/versitygw")).filter(|program| program.exists());
+    given.map(PathBuf::from).or(cached).or_else(|| which::which("versitygw").ok()).expect(
         "no S3 server to test against: run scripts/parts/versitygw.sh, or set SUPAFLY_VERSITYGW to the program or \
          SUPAFLY_TEST_S3 to a running endpoint",
     )

@@ -1,0 +1,27 @@
+# supafly: the commands for people and for CI. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+CARGO ?= cargo
+
+.PHONY: help dev test lint fmt parts clean-dev
+
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: ## run the real thing in the foreground, with an embedded default (Ctrl-C stops it)
+	@scripts/dev.sh
+
+test: ## install the real parts, build, run every test
+	@scripts/test.sh
+
+lint: ## clippy, fmt, deny: must be clean
+	@scripts/lint.sh
+
+fmt: ## format the code
+	@$(CARGO) fmt
+
+parts: ## install what tests need beyond Rust, Go and npm
+	@scripts/parts/all.sh
+
+clean-dev: ## throw away the data of `make dev`
+	@scripts/dev.sh --clean

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Everything the tests need beyond Rust, Go and npm.
+set -euo pipefail
+cd "$(dirname "$0")"
+./check.sh
+./debian.sh
+./versitygw.sh
+[ -n "${SUPAFLY_WALG:-}" ] || command -v wal-g >/dev/null || ./walrus.sh

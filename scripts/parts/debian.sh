@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# What comes from Debian: Postgres and the tools that tests use. As root it is installed; else the one line is printed.
+# Debian's own cluster is neither made nor started. As root the system users of the roles are made, too.
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+
+packages=()
+need() { # need PACKAGE TEST…: add PACKAGE when the test fails
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || packages+=("$package")
+}
+has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres'; }
+need postgresql has_postgres
+need cmake command -v cmake
+need gcc command -v cc
+need util-linux command -v setpriv
+need procps command -v ps
+
+install_packages() {
+  [ ${#packages[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    say "these packages lack; install them and come back:"
+    echo "  sudo apt-get install --no-install-recommends ${packages[*]}" >&2
+    exit 3
+  fi
+  say "installing ${packages[*]}"
+  # Before the package is there, its preset keeps it from making and starting a cluster of its own.
+  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null
+}
+
+make_users() {
+  [ "$(id -u)" = 0 ] || return 0
+  for user in supafly supafly-web; do
+    getent passwd "$user" >/dev/null || useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
+  done
+}
+
+both() { install_packages; make_users; }
+locked debian both

@@ -1,0 +1,129 @@
+//! `wal-push` and `wal-fetch`: what Postgres starts for every file. They know nothing but keeper's socket.
+//!
+//! Their exit status is the most dangerous interface there is: Postgres takes every status from 1 to 125 of
+//! `restore_command` for "not in the archive", ends recovery and promotes. So 1 is said only when keeper has *proved*
+//! absence, everything else is 255 (`FATAL`, tried again). For `archive_command` the danger is the other way round: a
+//! status above 125 ends the archiver, so every failure is 1. No runtime, no credentials, no thread.
+
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::keeper::protocol::{Answer, Call, Verb};
+use crate::postgres::lsn::WalFile;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long `wal-push` waits for keeper's socket.
+const SOCKET_WAIT: Duration = Duration::from_secs(10);
+/// How long `wal-push` waits for an answer; Postgres asks again, and keeper goes on uploading meanwhile.
+const PUSH_WAIT: Duration = Duration::from_secs(120);
+/// How long `wal-fetch` waits in all.
+const FETCH_WAIT: Duration = Duration::from_secs(30 * 60);
+/// What keeper gets less than we wait ourselves (but at most a quarter), so that its answer arrives.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Archives a file: [`Exit::Clean`] when it is durable in the store and we are still the owner.
+///
+/// # Errors
+/// [`Exit::No`] with the reason; Postgres keeps the file and asks again.
+pub fn wal_push(settings: &Settings, path: &Path) -> Result<Exit, Failure> {
+    push_within(settings, path, SOCKET_WAIT)
+}
+
+pub(crate) fn push_within(settings: &Settings, path: &Path, wait: Duration) -> Result<Exit, Failure> {
+    let no = |why: String| Failure::new(Exit::No, format!("wal-push {}: {why}", path.display()));
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let file: WalFile = name.parse().map_err(|e| no(format!("{e}")))?;
+    let open = File::open(path).map_err(|e| no(format!("cannot be opened: {e}")))?;
+    let socket = settings.keeper_socket();
+    let begun = Instant::now();
+    let mut call = loop {
+        let verb = Verb::WalPush { name: file.name() };
+        match Call::start(&socket, verb, Some(open.as_fd()), SOCKET_WAIT) {
+            Ok(call) => break call,
+            Err(e) if begun.elapsed() >= wait => {
+                return Err(no(format!("keeper does not answer at {}: {e}", socket.display())));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    match call.answer(PUSH_WAIT) {
+        Ok(Answer::Done { .. }) => Ok(Exit::Clean),
+        Ok(Answer::Again { because } | Answer::Failed { because }) => Err(no(because)),
+        Ok(answer @ (Answer::Absent | Answer::Progress { .. } | Answer::Backups { .. })) => {
+            Err(no(format!("keeper gave an answer that makes no sense here: {answer:?}")))
+        }
+        Err(e) => Err(no(format!("no answer from keeper: {e}"))),
+    }
+}
+
+/// Restores a file: [`Exit::Clean`] when it is there whole, [`Exit::No`] when keeper proved that the archive has none.
+///
+/// # Errors
+/// [`Exit::Fatal`] for everything else. No partial file is left.
+pub fn wal_fetch(settings: &Settings, name: &str, destination: &Path) -> Result<Exit, Failure> {
+    fetch_within(settings, name, destination, FETCH_WAIT)
+}
+
+pub(crate) fn fetch_within(
+    settings: &Settings,
+    name: &str,
+    destination: &Path,
+    patience: Duration,
+) -> Result<Exit, Failure> {
+    let fatal = |why: String| Failure::new(Exit::Fatal, format!("wal-fetch {name}: {why}"));
+    // Postgres asks for nothing else; a name that is none can prove nothing.
+    let file: WalFile = name.parse().map_err(|e| fatal(format!("{e}")))?;
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let left = patience.saturating_sub(begun.elapsed());
+        let why = match attempt(settings, &file, destination, left) {
+            Ok(Answer::Done { .. }) => return Ok(Exit::Clean),
+            Ok(answer) => {
+                remove(destination).map_err(&fatal)?;
+                match answer {
+                    Answer::Absent => return Ok(Exit::No),
+                    Answer::Failed { because } => return Err(fatal(because)),
+                    Answer::Again { because } => because,
+                    Answer::Done { .. } | Answer::Progress { .. } | Answer::Backups { .. } => {
+                        return Err(fatal("keeper gave an answer that makes no sense here".to_owned()));
+                    }
+                }
+            }
+            Err(e) => {
+                remove(destination).map_err(&fatal)?;
+                format!("no answer from keeper at {}: {e}", settings.keeper_socket().display())
+            }
+        };
+        if begun.elapsed() + pause >= patience {
+            return Err(fatal(format!("gave up after {} s: {why}", begun.elapsed().as_secs())));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+fn attempt(
+    settings: &Settings,
+    file: &WalFile,
+    destination: &Path,
+    left: Duration,
+) -> std::io::Result<Answer> {
+    let open = File::options().write(true).create(true).truncate(true).mode(0o640).open(destination)?;
+    let patience_ms =
+        u64::try_from(left.saturating_sub(MARGIN.min(left / 4)).as_millis()).unwrap_or(u64::MAX);
+    let verb = Verb::WalFetch { name: file.name(), patience_ms };
+    let mut call = Call::start(&settings.keeper_socket(), verb, Some(open.as_fd()), SOCKET_WAIT)?;
+    call.answer(left)
+}
+
+fn remove(destination: &Path) -> Result<(), String> {
+    match std::fs::remove_file(destination) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(format!("{}: a partial file cannot be removed: {e}", destination.display())),
+    }
+}

@@ -1,0 +1,306 @@
+//! What keeper does next, as pure functions of what is known. `now` and every other time is a `Duration` since keeper
+//! began (its own monotonic clock), so that no decision compares clocks of two machines and every one can be tested.
+
+use crate::exit::Exit;
+use crate::postgres::lsn::{Segment, SegmentSize, WalFile};
+use crate::store::Kind;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How many segments may be in memory in one direction: 64 MiB worth, at least one, at most four.
+#[must_use]
+pub fn window(size: SegmentSize) -> usize {
+    usize::try_from((64 << 20) / size.bytes()).unwrap_or(1).clamp(1, 4)
+}
+
+/// Which files to archive ahead of being asked: in the order in which Postgres will ask (histories first, then by
+/// name), without those that are archived or under way, at most `room` of them.
+#[must_use]
+pub fn ahead(ready: &[WalFile], settled: &BTreeSet<WalFile>, room: usize) -> Vec<WalFile> {
+    let mut files: Vec<&WalFile> = ready.iter().filter(|f| !settled.contains(*f)).collect();
+    files.sort_by_key(|f| (!matches!(f, WalFile::History(_)), f.name()));
+    files.dedup();
+    files.into_iter().take(room).cloned().collect()
+}
+
+/// Which segments to fetch ahead after Postgres was given `last`.
+#[must_use]
+pub fn prefetch(last: Segment, size: SegmentSize) -> Vec<Segment> {
+    let mut next = last;
+    (0..window(size))
+        .map(|_| {
+            next = next.next();
+            next
+        })
+        .collect()
+}
+
+/// Where keeper is in its life. A stop only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Everything is done as asked.
+    Serving,
+    /// The whole stop has begun: requests are still served, but all of them together may wait no longer than `left`.
+    Stopping {
+        /// Of the share for waiting.
+        left: Duration,
+    },
+    /// Nothing is taken on any more.
+    Draining,
+}
+
+impl Life {
+    /// How long one request may wait for the store now.
+    #[must_use]
+    pub fn allowance(self, usual: Duration) -> Duration {
+        match self {
+            Life::Serving => usual,
+            Life::Stopping { left } => left.min(usual),
+            Life::Draining => Duration::ZERO,
+        }
+    }
+
+    /// After a request has waited.
+    #[must_use]
+    pub fn spent(self, waited: Duration) -> Life {
+        match self {
+            Life::Stopping { left } => Life::Stopping { left: left.saturating_sub(waited) },
+            Life::Serving | Life::Draining => self,
+        }
+    }
+
+    /// After the announcement of the whole stop.
+    #[must_use]
+    pub fn announced(self, share: Duration) -> Life {
+        match self {
+            Life::Serving => Life::Stopping { left: share },
+            Life::Stopping { .. } | Life::Draining => self,
+        }
+    }
+}
+
+/// How the drain ended.
+#[must_use]
+pub fn drained(unarchived: usize) -> Exit {
+    if unarchived == 0 { Exit::Clean } else { Exit::NotArchived }
+}
+
+/// What to do after a fetch has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Ask the store again after this long.
+    After(Duration),
+    /// Tell Postgres that it failed (never that it is absent).
+    GiveUp,
+}
+
+/// How a fetch failed, as far as it matters for asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// The store did.
+    Store(Kind),
+    /// What it gave is damaged.
+    Damage,
+}
+
+/// An unreachable store is waited for until the request's patience ends; a refusal or damage is tried a few times,
+/// because proxies lie and bytes flip on the way, and then said.
+#[must_use]
+pub fn retry(failing: Failing, attempts: u32, waited: Duration, patience: Duration) -> Retry {
+    let pause = Duration::from_millis(250) * 2u32.saturating_pow(attempts.min(6));
+    let pause = pause.min(Duration::from_secs(10));
+    let last = match failing {
+        Failing::Store(Kind::Transient) => u32::MAX,
+        Failing::Store(Kind::Denied | Kind::Broken | Kind::Absent | Kind::Conflict) => 6,
+        Failing::Damage => 3,
+    };
+    if attempts >= last || waited + pause >= patience { Retry::GiveUp } else { Retry::After(pause) }
+}
+
+/// What the watch on Postgres saw last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing listens, and nothing says that it should.
+    Down,
+    /// It should answer and does not.
+    Silent(String),
+    /// It answers, and replays WAL.
+    Recovering,
+    /// It answers and takes writes; its WAL position.
+    Writing {
+        /// `pg_current_wal_lsn()`
+        lsn: crate::postgres::lsn::Lsn,
+    },
+}
+
+/// Whether the whole is fit to serve, and why (not).
+#[must_use]
+pub fn health(seen: &Seen, lost: Option<u32>) -> (bool, String) {
+    if let Some(by) = lost {
+        return (false, format!("ownership was lost to epoch {by}"));
+    }
+    match seen {
+        Seen::Down => (false, "Postgres is not running".to_owned()),
+        Seen::Silent(why) => (false, format!("Postgres does not answer: {why}")),
+        Seen::Recovering => (false, "Postgres is in recovery".to_owned()),
+        Seen::Writing { .. } => (true, "Postgres answers and takes writes".to_owned()),
+    }
+}
+
+/// How well the data is protected by a base backup of our own epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// The store has not been asked yet.
+    Unknown,
+    /// There is none.
+    None {
+        /// Why, or what went wrong the last time.
+        why: String,
+        /// How often it has failed.
+        failures: u32,
+        /// Not before.
+        next: Duration,
+    },
+    /// One is being taken.
+    Running {
+        /// What it is at.
+        at: String,
+        /// Whether one was there before.
+        protected: bool,
+    },
+    /// There is one.
+    Verified {
+        /// The name.
+        name: String,
+        /// When it was seen verified.
+        since: Duration,
+    },
+}
+
+/// Whether a base backup must be taken now by itself: at once in a new epoch, as soon as Postgres takes writes.
+#[must_use]
+pub fn backup_due(protection: &Protection, seen: &Seen, life: Life, lost: bool, now: Duration) -> bool {
+    let writing = matches!(seen, Seen::Writing { .. });
+    match protection {
+        Protection::None { next, .. } => writing && !lost && life == Life::Serving && now >= *next,
+        Protection::Unknown | Protection::Running { .. } | Protection::Verified { .. } => false,
+    }
+}
+
+/// How long to wait after the given number of failed backups: 5 s, doubling, at most 5 min.
+#[must_use]
+pub fn backup_pause(failures: u32) -> Duration {
+    (Duration::from_secs(5) * 2u32.saturating_pow(failures.saturating_sub(1).min(6)))
+        .min(Duration::from_secs(300))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::lsn::{Lsn, Timeline};
+    use proptest::prelude::*;
+
+    fn file() -> impl Strategy<Value = WalFile> {
+        prop_oneof![
+            (1u32..4).prop_map(|t| WalFile::History(Timeline(t))),
+            (1u32..3, 0u64..9).prop_map(|(t, number)| {
+                WalFile::Segment(Segment { timeline: Timeline(t), number }.name(SegmentSize::DEFAULT))
+            }),
+        ]
+    }
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop::sample::select(vec![Kind::Absent, Kind::Conflict, Kind::Denied, Kind::Transient, Kind::Broken])
+    }
+
+    proptest! {
+        #[test]
+        fn ahead_takes_only_what_is_ready_and_not_settled_within_its_room_and_oldest_first(
+            ready in prop::collection::vec(file(), 0..20), settled in prop::collection::btree_set(file(), 0..10), room in 0usize..6,
+        ) {
+            let picked = ahead(&ready, &settled, room);
+            prop_assert!(picked.len() <= room);
+            for file in &picked {
+                prop_assert!(ready.contains(file) && !settled.contains(file));
+            }
+            let waiting: BTreeSet<_> = ready.iter().filter(|f| !settled.contains(*f)).collect();
+            prop_assert_eq!(picked.len(), waiting.len().min(room));
+            let rank = |f: &WalFile| (!matches!(f, WalFile::History(_)), f.name());
+            for left in waiting.iter().filter(|f| !picked.contains(**f)) {
+                prop_assert!(picked.iter().all(|p| rank(p) < rank(left)));
+            }
+        }
+
+        #[test]
+        fn in_a_stop_all_requests_together_never_wait_longer_than_the_share(
+            share in 0u64..5000, waits in prop::collection::vec(0u64..3000, 0..20),
+        ) {
+            let share = Duration::from_millis(share);
+            let mut life = Life::Serving.announced(share);
+            let mut total = Duration::ZERO;
+            for wait in waits {
+                let waited = Duration::from_millis(wait).min(life.allowance(Duration::from_secs(60)));
+                total += waited;
+                life = life.spent(waited).announced(share);
+            }
+            prop_assert!(total <= share);
+        }
+
+        #[test]
+        fn no_fetch_is_retried_beyond_its_patience(
+            kind in kind(), damage in any::<bool>(), attempts in 0u32..100, waited in 0u64..4_000_000, patience in 0u64..2_000_000,
+        ) {
+            let failing = if damage { Failing::Damage } else { Failing::Store(kind) };
+            let (waited, patience) = (Duration::from_millis(waited), Duration::from_millis(patience));
+            match retry(failing, attempts, waited, patience) {
+                Retry::After(pause) => prop_assert!(waited + pause < patience && pause <= Duration::from_secs(10)),
+                Retry::GiveUp => {}
+            }
+        }
+
+        #[test]
+        fn memory_for_segments_is_bounded(shift in 20u32..=30) {
+            let size = SegmentSize::try_from(1u64 << shift).unwrap();
+            let n = window(size);
+            prop_assert!((1..=4).contains(&n));
+            prop_assert!(n == 1 || n as u64 * size.bytes() <= 64 << 20);
+            let last = Segment { timeline: Timeline(1), number: 5 };
+            let numbers: Vec<_> = prefetch(last, size).iter().map(|s| s.number).collect();
+            prop_assert_eq!(numbers, (6..6 + n as u64).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_unreachable_store_is_waited_for_and_a_refusal_is_soon_said() {
+        let (minute, half_hour) = (Duration::from_secs(60), Duration::from_secs(1800));
+        assert!(matches!(retry(Failing::Store(Kind::Transient), 50, minute, half_hour), Retry::After(_)));
+        assert_eq!(retry(Failing::Store(Kind::Denied), 6, minute, half_hour), Retry::GiveUp);
+        assert_eq!(retry(Failing::Damage, 3, minute, half_hour), Retry::GiveUp);
+    }
+
+    #[test]
+    fn a_backup_is_due_only_when_none_is_verified_and_postgres_takes_writes() {
+        let none =
+            |next| Protection::None { why: String::new(), failures: 0, next: Duration::from_secs(next) };
+        let writing = Seen::Writing { lsn: Lsn(1) };
+        let now = Duration::from_secs(10);
+        assert!(backup_due(&none(0), &writing, Life::Serving, false, now));
+        assert!(!backup_due(&none(11), &writing, Life::Serving, false, now));
+        assert!(!backup_due(&none(0), &Seen::Recovering, Life::Serving, false, now));
+        assert!(!backup_due(&none(0), &writing, Life::Serving, true, now));
+        assert!(!backup_due(&none(0), &writing, Life::Draining, false, now));
+        assert!(!backup_due(&Protection::Unknown, &writing, Life::Serving, false, now));
+        assert!(backup_pause(1) < backup_pause(2) && backup_pause(40) == Duration::from_secs(300));
+    }
+
+    #[test]
+    fn only_a_postgres_that_takes_writes_under_an_owner_is_healthy() {
+        assert!(health(&Seen::Writing { lsn: Lsn(1) }, None).0);
+        assert!(!health(&Seen::Writing { lsn: Lsn(1) }, Some(8)).0);
+        for seen in [Seen::Down, Seen::Silent("x".into()), Seen::Recovering] {
+            assert!(!health(&seen, None).0);
+        }
+        assert_eq!(drained(0), Exit::Clean);
+        assert_eq!(drained(1), Exit::NotArchived);
+    }
+}

@@ -1,0 +1,196 @@
+//! WAL on its way in, while Postgres recovers: the file it asks for, and the next few segments before it asks.
+//!
+//! What was fetched ahead was checked like everything else. Absence is never remembered: it is proved anew for each
+//! request, because on it Postgres ends its recovery.
+
+use super::decide::{self, Failing, Retry};
+use super::lineage::{Lineage, Unknown};
+use super::lock;
+use crate::archive::fetch::{self, FetchError, Fetched};
+use crate::archive::names;
+use crate::postgres::lsn::{Segment, WalFile};
+use crate::store::{Kind, Store};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+/// A file, or the proof that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The file, checked.
+    Bytes(Bytes),
+    /// Proved.
+    Absent,
+}
+
+/// A request that has been waiting for the store.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    /// For which file.
+    pub name: String,
+    /// Since when.
+    pub since: Instant,
+    /// What went wrong the last time.
+    pub why: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<Segment, Arc<OnceCell<Bytes>>>,
+    used: Option<Instant>,
+    waiting: BTreeMap<String, Waiting>,
+}
+
+/// WAL on its way in, along the lineage of one epoch.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    store: Store,
+    lineage: Arc<Lineage>,
+    state: Mutex<State>,
+}
+
+/// One look into the store.
+#[derive(Debug)]
+enum Miss {
+    Absent,
+    Failed { failing: Failing, why: String },
+}
+
+impl From<Unknown> for Miss {
+    fn from(e: Unknown) -> Miss {
+        let kind = match &e {
+            Unknown::Store(e) => e.kind,
+            Unknown::NoCluster(_) | Unknown::NoLineage(_) => Kind::Broken,
+        };
+        Miss::Failed { failing: Failing::Store(kind), why: e.to_string() }
+    }
+}
+
+impl From<FetchError> for Miss {
+    fn from(e: FetchError) -> Miss {
+        let failing = match &e {
+            FetchError::Store(e) => Failing::Store(e.kind),
+            FetchError::Contradiction { .. } => Failing::Store(Kind::Transient),
+            FetchError::Name(_) | FetchError::NoChain => Failing::Store(Kind::Broken),
+            FetchError::Damaged { .. } | FetchError::Unreadable { .. } => Failing::Damage,
+        };
+        Miss::Failed { failing, why: e.to_string() }
+    }
+}
+
+/// Removes a waiting request from the status when it ends, however it ends.
+struct Listed<'a>(&'a Inbox, &'a str);
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).waiting.remove(self.1);
+    }
+}
+
+impl Inbox {
+    /// Nothing fetched yet.
+    #[must_use]
+    pub(super) fn new(store: Store, lineage: Arc<Lineage>) -> Inbox {
+        Inbox { store, lineage, state: Mutex::default() }
+    }
+
+    /// Gets a file, waiting for the store as long as `patience` allows.
+    ///
+    /// # Errors
+    /// The reason, when it could neither be had nor be proved absent.
+    pub(super) async fn get(self: &Arc<Self>, file: &WalFile, patience: Duration) -> Result<Found, String> {
+        let (begun, name) = (Instant::now(), file.name());
+        let mut attempts = 0;
+        let _listed = Listed(self, &name);
+        loop {
+            let (failing, why) = match self.once(file).await {
+                Ok(bytes) => return Ok(Found::Bytes(bytes)),
+                Err(Miss::Absent) => return Ok(Found::Absent),
+                Err(Miss::Failed { failing, why }) => (failing, why),
+            };
+            attempts += 1;
+            match decide::retry(failing, attempts, begun.elapsed(), patience) {
+                Retry::GiveUp => return Err(format!("{why} (tried {attempts} times)")),
+                Retry::After(pause) => {
+                    if attempts == 1 {
+                        tracing::warn!(%file, why, "a WAL file cannot be fetched yet");
+                    }
+                    let waiting = Waiting { name: name.clone(), since: begun, why };
+                    lock(&self.state).waiting.insert(name.clone(), waiting);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn once(self: &Arc<Self>, file: &WalFile) -> Result<Bytes, Miss> {
+        let shape = self.lineage.shape().await?;
+        let segment = match file {
+            WalFile::Segment(_) => names::segment(file, shape.size).map_err(FetchError::from)?,
+            WalFile::History(_) | WalFile::Backup(_) | WalFile::Partial(_) => None,
+        };
+        let Some(segment) = segment else { return self.look(file).await };
+        let slot = Arc::clone(lock(&self.state).slots.entry(segment).or_default());
+        let got = slot.get_or_try_init(|| self.look(file)).await.cloned();
+        let ahead = decide::prefetch(segment, shape.size);
+        let start: Vec<(Segment, Arc<OnceCell<Bytes>>)> = {
+            let mut state = lock(&self.state);
+            state.used = Some(Instant::now());
+            state.slots.remove(&segment);
+            if got.is_ok() {
+                state.slots.retain(|s, _| ahead.contains(s));
+                let missing =
+                    ahead.iter().filter(|s| !state.slots.contains_key(s)).copied().collect::<Vec<_>>();
+                missing.into_iter().map(|s| (s, Arc::clone(state.slots.entry(s).or_default()))).collect()
+            } else {
+                Vec::new()
+            }
+        };
+        for (segment, slot) in start {
+            let (inbox, file) = (Arc::clone(self), WalFile::Segment(segment.name(shape.size)));
+            tokio::spawn(async move {
+                if slot.get_or_try_init(|| inbox.look(&file)).await.is_err() {
+                    // Not there, or not now: whoever asks for it looks for himself.
+                    let mut state = lock(&inbox.state);
+                    if state.slots.get(&segment).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
+                        state.slots.remove(&segment);
+                    }
+                }
+            });
+        }
+        got
+    }
+
+    async fn look(&self, file: &WalFile) -> Result<Bytes, Miss> {
+        let shape = self.lineage.shape().await?;
+        let chain = self.lineage.chain().await?;
+        match fetch::fetch(&self.store, &chain, file, shape.size, shape.system).await? {
+            Fetched::Bytes(bytes) => Ok(Bytes::from(bytes)),
+            Fetched::Absent => Err(Miss::Absent),
+        }
+    }
+
+    /// Lets go of what was fetched ahead and is not asked for.
+    pub(super) fn forget_idle(&self, after: Duration) {
+        let mut state = lock(&self.state);
+        if state.used.is_some_and(|used| used.elapsed() >= after) {
+            state.slots.clear();
+            state.used = None;
+        }
+    }
+
+    /// How many segments are in memory.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        lock(&self.state).slots.values().filter(|slot| slot.initialized()).count()
+    }
+
+    /// The request that has waited longest.
+    #[must_use]
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        lock(&self.state).waiting.values().min_by_key(|w| w.since).cloned()
+    }
+}

@@ -1,0 +1,293 @@
+//! WAL on its way out: what Postgres hands over, and what is ready behind it.
+//!
+//! Postgres asks for one file at a time and waits; so while it waits, the next ready files are uploaded too, and when
+//! their turn comes the answer is a comparison of checksums. A file counts as settled only after its object is durable
+//! *and* a later read has found no successor of our epoch. What fails is simply asked for again: create-only writes
+//! make that safe.
+
+use super::decide;
+use super::lineage::Lineage;
+use super::lock;
+use super::ownership::{NotConfirmed, Ownership};
+use crate::archive::names;
+use crate::archive::push::{self, PushError, Pushed, on_a_thread};
+use crate::owner::Epoch;
+use crate::postgres::lsn::{Lsn, WalFile};
+use crate::store::Store;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Why a file is not archived, as it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// Ask again.
+    #[error("{0}")]
+    Again(String),
+    /// A person must look; the status says so.
+    #[error("{0}")]
+    Alarm(String),
+}
+
+/// The last file archived in this life.
+#[derive(Clone, Debug)]
+pub(super) struct Last {
+    /// Its name.
+    pub name: String,
+    /// When.
+    pub at: Instant,
+    /// Where it ends, for segments.
+    pub end: Option<Lsn>,
+}
+
+/// Length and keyed hash of a content: only ever compared with content of the same name.
+type Sum = (u64, u64);
+/// `None`: not archived, as far as we know. The lock is held while an upload is under way.
+type Slot = Arc<tokio::sync::Mutex<Option<Sum>>>;
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<WalFile, Slot>,
+    settled: BTreeSet<WalFile>,
+    running: BTreeSet<WalFile>,
+    alarms: BTreeMap<WalFile, String>,
+    last: Option<Last>,
+    failing: Option<Failing>,
+}
+
+#[derive(Clone, Debug)]
+struct Failing {
+    why: String,
+    times: u32,
+    not_before: Instant,
+}
+
+/// WAL on its way out, of one epoch.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    store: Store,
+    epoch: Epoch,
+    ownership: Arc<Ownership>,
+    lineage: Arc<Lineage>,
+    keys: RandomState,
+    state: Mutex<State>,
+}
+
+/// How many settled names are remembered beyond those that are still ready.
+const REMEMBERED: usize = 64;
+
+impl Outbox {
+    /// Nothing archived yet.
+    #[must_use]
+    pub(super) fn new(
+        store: Store,
+        epoch: Epoch,
+        ownership: Arc<Ownership>,
+        lineage: Arc<Lineage>,
+    ) -> Outbox {
+        Outbox { store, epoch, ownership, lineage, keys: RandomState::new(), state: Mutex::default() }
+    }
+
+    /// Archives an open file. Ok: durable, and confirmed after that.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn archive(&self, file: &WalFile, open: File) -> Result<(), Refused> {
+        let done = self.settle(file, open).await;
+        let mut state = lock(&self.state);
+        match &done {
+            Ok(()) => {
+                state.alarms.remove(file);
+                state.failing = None;
+            }
+            Err(Refused::Alarm(why)) => {
+                if state.alarms.insert(file.clone(), why.clone()).is_none() {
+                    tracing::error!(%file, why, "a WAL file cannot be archived");
+                }
+            }
+            Err(Refused::Again(why)) => {
+                let times = state.failing.as_ref().map_or(1, |f| f.times.saturating_add(1));
+                if times == 1 {
+                    tracing::warn!(%file, why, "a WAL file is not archived yet");
+                }
+                let pause = Duration::from_secs(u64::from(times).min(30));
+                state.failing = Some(Failing { why: why.clone(), times, not_before: Instant::now() + pause });
+            }
+        }
+        done
+    }
+
+    async fn settle(&self, file: &WalFile, open: File) -> Result<(), Refused> {
+        if let Some(by) = self.ownership.lost() {
+            return Err(Refused::Alarm(NotConfirmed::Lost(by).to_string()));
+        }
+        let shape = self.lineage.shape().await.map_err(|e| Refused::Again(e.to_string()))?;
+        let slot = Arc::clone(lock(&self.state).slots.entry(file.clone()).or_default());
+        let mut known = slot.lock().await;
+        let (limit, keys, named) = (names::largest(file, shape.size), self.keys.clone(), file.clone());
+        let read = on_a_thread(move || {
+            let bytes = read(&open, limit)?;
+            let sum = (bytes.len() as u64, keys.hash_one(&bytes));
+            let fit = push::inspect(&named, &bytes, shape.size, shape.system);
+            io::Result::Ok((bytes, sum, fit))
+        });
+        let (bytes, sum, fit) = read
+            .await
+            .map_err(Refused::Again)?
+            .map_err(|e| Refused::Again(format!("{file} cannot be read: {e}")))?;
+        if *known == Some(sum) && self.ownership.lost().is_none() {
+            return Ok(());
+        }
+        fit.map_err(|e| refused(&e))?;
+        let pushed = push::push(&self.store, self.epoch, file, bytes).await.map_err(|e| refused(&e))?;
+        self.ownership.confirm().await.map_err(|e| match e {
+            NotConfirmed::Lost(_) => Refused::Alarm(e.to_string()),
+            NotConfirmed::Store(_) => Refused::Again(e.to_string()),
+        })?;
+        *known = Some(sum);
+        tracing::debug!(%file, new = pushed == Pushed::New, "archived");
+        let end = match file {
+            WalFile::Segment(_) => names::segment(file, shape.size).ok().flatten().map(|s| s.end(shape.size)),
+            WalFile::History(_) | WalFile::Backup(_) | WalFile::Partial(_) => None,
+        };
+        let mut state = lock(&self.state);
+        state.settled.insert(file.clone());
+        let end = end.max(state.last.as_ref().and_then(|l| l.end));
+        state.last = Some(Last { name: file.name(), at: Instant::now(), end });
+        Ok(())
+    }
+
+    /// Starts uploads of the next ready files of a `pg_wal` directory, as many as there is room for, but for the one
+    /// that Postgres has just asked for.
+    pub(super) fn run_ahead(self: &Arc<Self>, pg_wal: &Path, asked: Option<&WalFile>) {
+        if self.ownership.lost().is_some() {
+            return;
+        }
+        let Ok(ready) = ready(pg_wal) else { return };
+        let chosen = {
+            let mut state = lock(&self.state);
+            if state.failing.as_ref().is_some_and(|f| Instant::now() < f.not_before) {
+                return;
+            }
+            state.forget(&ready);
+            let skip: BTreeSet<WalFile> = state
+                .settled
+                .iter()
+                .chain(&state.running)
+                .chain(state.alarms.keys())
+                .chain(asked)
+                .cloned()
+                .collect();
+            let room = self.lineage.window().saturating_sub(state.running.len());
+            let chosen = decide::ahead(&ready, &skip, room);
+            state.running.extend(chosen.iter().cloned());
+            chosen
+        };
+        for file in chosen {
+            let (outbox, pg_wal) = (Arc::clone(self), pg_wal.to_path_buf());
+            tokio::spawn(async move {
+                let done = match File::open(pg_wal.join(file.name())) {
+                    Ok(open) => outbox.archive(&file, open).await.is_ok(),
+                    Err(_) => false,
+                };
+                lock(&outbox.state).running.remove(&file);
+                if done {
+                    outbox.run_ahead(&pg_wal, None);
+                }
+            });
+        }
+    }
+
+    /// Which of these are not known to be archived.
+    #[must_use]
+    pub(super) fn unsettled(&self, files: &[WalFile]) -> Vec<WalFile> {
+        let state = lock(&self.state);
+        files.iter().filter(|f| !state.settled.contains(*f)).cloned().collect()
+    }
+
+    /// The last file archived in this life.
+    #[must_use]
+    pub(super) fn last(&self) -> Option<Last> {
+        lock(&self.state).last.clone()
+    }
+
+    /// What a person must look at, else what the store is refusing at the moment.
+    #[must_use]
+    pub(super) fn trouble(&self) -> Option<Refused> {
+        let state = lock(&self.state);
+        let alarm = state.alarms.values().next().map(|why| Refused::Alarm(why.clone()));
+        alarm.or_else(|| state.failing.as_ref().map(|f| Refused::Again(f.why.clone())))
+    }
+}
+
+impl State {
+    /// Forgets what Postgres no longer asks for, but for a few.
+    fn forget(&mut self, ready: &[WalFile]) {
+        let many = self.settled.len().saturating_sub(REMEMBERED);
+        let old: Vec<WalFile> =
+            self.settled.iter().filter(|f| !ready.contains(f)).take(many).cloned().collect();
+        for file in old {
+            self.settled.remove(&file);
+            self.slots.remove(&file);
+        }
+    }
+}
+
+fn refused(error: &PushError) -> Refused {
+    match error {
+        PushError::Different { .. } | PushError::Damaged { .. } | PushError::Name(_) => {
+            Refused::Alarm(error.to_string())
+        }
+        PushError::Codec { .. } | PushError::Store(_) => Refused::Again(error.to_string()),
+    }
+}
+
+fn read(open: &File, limit: usize) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(open.metadata()?.len()).unwrap_or(usize::MAX);
+    if length > limit {
+        return Err(io::Error::other(format!(
+            "it has {length} bytes, more than the {limit} that it may have"
+        )));
+    }
+    let mut bytes = vec![0; length];
+    open.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// The files of a `pg_wal` directory that Postgres has marked as ready to be archived.
+///
+/// # Errors
+/// The directory cannot be read (a missing one has none).
+pub(super) fn ready(pg_wal: &Path) -> io::Result<Vec<WalFile>> {
+    let entries = match std::fs::read_dir(pg_wal.join("archive_status")) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        if let Some(file) =
+            name.to_str().and_then(|n| n.strip_suffix(".ready")).and_then(|n| n.parse::<WalFile>().ok())
+        {
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// The directory of an open file, when it looks like a `pg_wal`.
+#[must_use]
+pub(super) fn directory_of(open: &File) -> Option<PathBuf> {
+    use std::os::fd::AsRawFd;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd())).ok()?;
+    let directory = path.parent()?;
+    directory.join("archive_status").is_dir().then(|| directory.to_path_buf())
+}

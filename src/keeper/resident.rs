@@ -1,0 +1,309 @@
+//! Keeper's life: begin, serve, tick, stop. Every task runs on one thread and is started here.
+
+use super::backup::{self, Backups, Find};
+use super::decide::{self, Life, Seen};
+use super::inbox::Inbox;
+use super::lineage::Lineage;
+use super::outbox::{self, Outbox, Refused};
+use super::ownership::{NotConfirmed, Ownership};
+use super::report::{self, Facts, StoreFacts};
+use super::watch::Watch;
+use super::{boottime, lock, server};
+use crate::archive::push::on_a_thread;
+use crate::config::{Settings, StoreUrl};
+use crate::control::client;
+use crate::exit::{Exit, Failure};
+use crate::owner::{Epoch, Identity, Origin};
+use crate::postgres::lsn::WalFile;
+use crate::store::{self, Store};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How often Postgres is watched, facts are reported and the watchdog is told.
+const TICK: Duration = Duration::from_secs(2);
+/// What was fetched ahead and is not asked for is let go after this.
+const IDLE: Duration = Duration::from_secs(30);
+/// What is left of the share when the drain ends: time to say how it ended.
+const RESERVE: Duration = Duration::from_millis(100);
+/// How many files are shipped at once in the drain.
+const SHIPPING: usize = 4;
+
+/// Everything that stands on the store.
+#[derive(Debug)]
+pub(super) struct Archive {
+    pub(super) epoch: Epoch,
+    pub(super) ownership: Arc<Ownership>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) backups: Backups,
+}
+
+/// Keeper.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    settings: Settings,
+    archive: Result<Arc<Archive>, String>,
+    /// Where keeper is in its life.
+    pub(super) life: watch::Sender<Life>,
+    begun: Instant,
+    seen: Mutex<Seen>,
+    /// `pg_wal` directories that a Postgres of this life has archived from: only from those anything is shipped unasked.
+    live: Mutex<BTreeSet<PathBuf>>,
+    /// Something must be reported now.
+    news: Notify,
+}
+
+impl Archive {
+    pub(super) fn new(store: &Store, epoch: Epoch, origin: Origin, find: Find) -> Archive {
+        let ownership = Arc::new(Ownership::new(store.clone(), epoch));
+        let lineage = Arc::new(Lineage::new(store.clone(), epoch, origin));
+        let outbox = Outbox::new(store.clone(), epoch, Arc::clone(&ownership), Arc::clone(&lineage));
+        Archive {
+            epoch,
+            ownership,
+            outbox: Arc::new(outbox),
+            inbox: Arc::new(Inbox::new(store.clone(), Arc::clone(&lineage))),
+            backups: Backups::new(store.clone(), epoch, lineage, find),
+        }
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(settings: Settings, archive: Result<Archive, String>) -> Keeper {
+        Keeper {
+            settings,
+            archive: archive.map(Arc::new),
+            life: watch::Sender::new(Life::Serving),
+            begun: Instant::now(),
+            seen: Mutex::new(Seen::Down),
+            live: Mutex::default(),
+            news: Notify::new(),
+        }
+    }
+
+    /// What stands on the store, or the sentence that says why there is none.
+    pub(super) fn archive(&self) -> Result<&Arc<Archive>, String> {
+        self.archive.as_ref().map_err(Clone::clone)
+    }
+
+    /// Time since keeper began.
+    pub(super) fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// A Postgres that is ours archives from here.
+    pub(super) fn alive(&self, pg_wal: &Path) {
+        lock(&self.live).insert(pg_wal.to_path_buf());
+    }
+
+    fn pg_wal(&self) -> PathBuf {
+        self.settings.pgdata().join("pg_wal")
+    }
+
+    /// Confirms every quarter of the TTL, and at once after the machine has slept.
+    async fn own(self: Arc<Self>) {
+        let Ok(archive) = self.archive() else { return };
+        let period = (self.settings.ttl / 4).max(Duration::from_millis(250));
+        loop {
+            let patience = self.settings.ttl.max(Duration::from_secs(1));
+            match tokio::time::timeout(patience, archive.ownership.confirm()).await {
+                Ok(Err(NotConfirmed::Lost(_))) => {
+                    self.news.notify_one();
+                    return;
+                }
+                Ok(Err(NotConfirmed::Store(e))) => tracing::warn!(error = %e, "ownership is not confirmed"),
+                Ok(Ok(())) => {}
+                Err(_) => tracing::warn!("ownership is not confirmed: the store does not answer"),
+            }
+            let (slept, awake) = (boottime(), Instant::now());
+            while awake.elapsed() < period && boottime().saturating_sub(slept) < period {
+                let left = period.saturating_sub(awake.elapsed());
+                tokio::time::sleep(left.min(TICK)).await;
+            }
+        }
+    }
+
+    /// Watches Postgres, ships what is ready, takes the backup that is due, reports.
+    async fn tick(self: Arc<Self>) {
+        let mut postgres = Watch::new(&self.settings);
+        loop {
+            let seen = postgres.look().await;
+            if matches!(seen, Seen::Writing { .. }) {
+                self.alive(&self.pg_wal());
+            }
+            lock(&self.seen).clone_from(&seen);
+            let life = *self.life.borrow();
+            if let Ok(archive) = self.archive() {
+                archive.inbox.forget_idle(IDLE);
+                if life == Life::Serving {
+                    for pg_wal in lock(&self.live).clone() {
+                        archive.outbox.run_ahead(&pg_wal, None);
+                    }
+                }
+                archive.backups.tick(&self, &seen, life, archive.ownership.lost().is_some());
+            }
+            if let Err(e) = client::notify("WATCHDOG=1") {
+                tracing::debug!(error = %e, "the watchdog was not told");
+            }
+            self.report().await;
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                () = self.news.notified() => self.report().await,
+            }
+        }
+    }
+
+    async fn report(&self) {
+        let (run, report) = (self.settings.run.clone(), report::report(&self.facts()));
+        let fenced = report.fence.is_some();
+        match on_a_thread(move || client::report(&run, &report)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) if fenced => tracing::error!(error = %e, "the loss of ownership cannot be reported"),
+            Ok(Err(e)) => tracing::debug!(error = %e, "facts cannot be reported"),
+            Err(e) => tracing::warn!(error = e, "facts cannot be reported"),
+        }
+    }
+
+    /// Everything known now.
+    pub(super) fn facts(&self) -> Facts {
+        let store = self.archive().ok().map(|archive| StoreFacts {
+            epoch: archive.epoch,
+            mode: self.settings.mode,
+            ttl: self.settings.ttl,
+            standing: archive.ownership.standing(),
+            last: archive.outbox.last().map(|l| (l.name, l.at.elapsed(), l.end.map(|e| e.0))),
+            ready: outbox::ready(&self.pg_wal()).map(|r| r.len()).map_err(|e| e.to_string()),
+            trouble: archive.outbox.trouble(),
+            waiting: archive.inbox.waiting().map(report::waiting),
+            protection: archive.backups.protection(),
+            engine: archive.backups.label(),
+        });
+        Facts { now: self.now(), boottime: boottime(), seen: lock(&self.seen).clone(), store }
+    }
+
+    /// Ships what Postgres has left ready, until everything is durable or the time is up.
+    pub(super) async fn drain(&self, share: Duration) -> Exit {
+        self.life.send_replace(Life::Draining);
+        let Ok(archive) = self.archive() else { return Exit::Clean };
+        let deadline = Instant::now() + share.saturating_sub(RESERVE);
+        let live = lock(&self.live).clone();
+        let places: BTreeSet<PathBuf> = live.iter().cloned().chain([self.pg_wal()]).collect();
+        let mut unarchived = 0;
+        for pg_wal in places {
+            let ready = match outbox::ready(&pg_wal) {
+                Ok(ready) => ready,
+                Err(e) => {
+                    tracing::error!(error = %e, directory = %pg_wal.display(), "what is left to archive cannot be read");
+                    unarchived += 1;
+                    continue;
+                }
+            };
+            let left = archive.outbox.unsettled(&ready);
+            if live.contains(&pg_wal) && !left.is_empty() {
+                let shipping = ship(&archive.outbox, &pg_wal, left);
+                let _ = tokio::time::timeout_at(deadline, shipping).await;
+            }
+            unarchived += archive.outbox.unsettled(&ready).len();
+        }
+        if unarchived > 0 {
+            tracing::error!(unarchived, "stopped with WAL that is not in the archive: keep the volume");
+        }
+        decide::drained(unarchived)
+    }
+}
+
+/// Archives files, a few at a time, each until it is archived or a person must look at it.
+async fn ship(outbox: &Arc<Outbox>, pg_wal: &Path, files: Vec<WalFile>) {
+    let mut files: VecDeque<WalFile> = decide::ahead(&files, &BTreeSet::new(), files.len()).into();
+    let mut tasks = JoinSet::new();
+    loop {
+        while tasks.len() < SHIPPING
+            && let Some(file) = files.pop_front()
+        {
+            let (outbox, path) = (Arc::clone(outbox), pg_wal.join(file.name()));
+            tasks.spawn(async move {
+                let done = match File::open(&path) {
+                    Ok(open) => outbox.archive(&file, open).await,
+                    Err(e) => Err(Refused::Alarm(format!("{}: cannot be opened: {e}", path.display()))),
+                };
+                match done {
+                    Ok(()) | Err(Refused::Alarm(_)) => None,
+                    Err(Refused::Again(_)) => {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        Some(file)
+                    }
+                }
+            });
+        }
+        match tasks.join_next().await {
+            None => return,
+            Some(again) => files.extend(again.ok().flatten()),
+        }
+    }
+}
+
+fn archive_of(settings: &Settings) -> Result<Result<Archive, String>, Failure> {
+    match settings.store {
+        StoreUrl::None => Ok(Err("no store is configured (SUPAFLY_STORE): nothing is archived".to_owned())),
+        StoreUrl::S3 { .. } | StoreUrl::File { .. } => {
+            let path = settings.own().join("identity.json");
+            let identity = Identity::load(&path)?.ok_or_else(|| {
+                Failure::refused(format!("keeper: {}: not there; `claim` makes it first", path.display()))
+            })?;
+            let epoch = identity.epoch.ok_or_else(|| {
+                Failure::refused(format!(
+                    "keeper: {}: it has no epoch, but a store is configured; `claim` must run first",
+                    path.display()
+                ))
+            })?;
+            let store = store::open(settings)?;
+            Ok(Ok(Archive::new(&store, epoch, identity.origin, backup::finder(settings))))
+        }
+    }
+}
+
+/// The share of the stop that PID 1 gives us.
+fn share(settings: &Settings) -> Duration {
+    let given = crate::facts::environment().remove("SUPAFLY_STOP_MS").and_then(|ms| ms.parse().ok());
+    given.map_or(settings.stop_budget / 4, Duration::from_millis)
+}
+
+/// Runs keeper.
+pub(super) async fn run(settings: &Settings) -> Result<Exit, Failure> {
+    let keeper = Arc::new(Keeper::new(settings.clone(), archive_of(settings)?));
+    let broken = |e: std::io::Error| Failure::gave_up(format!("keeper: signals cannot be received: {e}"));
+    let mut announced = signal(SignalKind::user_defined1()).map_err(broken)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    let socket = settings.keeper_socket();
+    let listener = server::listen(&socket)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server::serve(Arc::clone(&keeper), listener));
+    tasks.spawn(Arc::clone(&keeper).own());
+    tasks.spawn(Arc::clone(&keeper).tick());
+    if let Err(e) = client::notify("READY=1") {
+        tracing::warn!(error = %e, "the supervisor was not told that keeper is ready");
+    }
+    let share = share(settings);
+    loop {
+        tokio::select! {
+            _ = announced.recv() => {
+                tracing::info!("the stop has begun: every request is answered within {} ms", share.as_millis());
+                keeper.life.send_modify(|life| *life = life.announced(share));
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let exit = keeper.drain(share).await;
+    tasks.shutdown().await;
+    let _ = std::fs::remove_file(&socket);
+    Ok(exit)
+}

@@ -1,0 +1,443 @@
+//! Keeper in one process with its real clients, real WAL, and a store that fails as it is told.
+
+use super::backup::{Engine, Progress};
+use super::decide::{Life, Protection};
+use super::protocol::{Answer, Call, Verb};
+use super::resident::{Archive, Keeper};
+use super::{report, server};
+use crate::archive::client::{fetch_within, push_within};
+use crate::archive::codec::{self, Codec};
+use crate::archive::names;
+use crate::archive::testkit::real;
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::owner::{Cluster, Epoch, Origin, cluster};
+use crate::postgres::lsn::WalFile;
+use crate::store::memory::{Fate, Memory};
+use crate::store::{Backend, Entry, Kind, Store, StoreError};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+const KINDS: [Kind; 4] = [Kind::Conflict, Kind::Denied, Kind::Transient, Kind::Broken];
+/// Longer than anything here may take.
+const EVER: Duration = Duration::from_secs(30);
+/// Time for a look or two.
+const BRIEF: Duration = Duration::from_millis(600);
+
+/// A store that can stop answering altogether.
+#[derive(Clone, Debug, Default)]
+struct Hanging {
+    memory: Memory,
+    hangs: Arc<AtomicBool>,
+}
+
+impl Hanging {
+    async fn gate(&self) {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Backend for Hanging {
+    fn create<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.gate().await;
+            self.memory.create(key, body).await
+        })
+    }
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Bytes, StoreError>> {
+        Box::pin(async move {
+            self.gate().await;
+            self.memory.get(key).await
+        })
+    }
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>> {
+        Box::pin(async move {
+            self.gate().await;
+            self.memory.list(prefix).await
+        })
+    }
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.memory.delete(key)
+    }
+    fn url(&self) -> String {
+        "hanging:".to_owned()
+    }
+}
+
+/// An engine that always fails.
+#[derive(Debug)]
+struct Broken;
+
+impl Engine for Broken {
+    fn label(&self) -> String {
+        "wal-x 1.2.3".to_owned()
+    }
+    fn push(&self, _: Epoch, progress: Progress) -> BoxFuture<'_, Result<String, Failure>> {
+        progress("1 of 9 parts");
+        Box::pin(async { Err(Failure::gave_up("the engine was killed")) })
+    }
+}
+
+struct Home {
+    _directory: TempDir,
+    settings: Settings,
+    memory: Memory,
+    hangs: Arc<AtomicBool>,
+    keeper: Arc<Keeper>,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn settings(directory: &TempDir) -> Settings {
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let env = BTreeMap::from([
+        ("SUPAFLY_DATA".to_owned(), at("data")),
+        ("SUPAFLY_RUN".to_owned(), at("")),
+        ("SUPAFLY_STORE".to_owned(), format!("file://{}", at("store"))),
+    ]);
+    Settings::read(None, &env).unwrap()
+}
+
+impl Home {
+    async fn new(origin: Origin) -> Home {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(&directory);
+        std::fs::create_dir_all(settings.pgdata().join("pg_wal/archive_status")).unwrap();
+        let backend = Hanging::default();
+        let (memory, hangs) = (backend.memory.clone(), Arc::clone(&backend.hangs));
+        let store = Store::new(Arc::new(backend));
+        let epoch = Epoch(match origin {
+            Origin::Fresh => 1,
+            Origin::Takeover { from } => from.0 + 1,
+        });
+        let shape = Cluster {
+            system_identifier: real().system,
+            major: 15,
+            wal_segment_size: real().size,
+            checksums: true,
+            engine: "wal-g".to_owned(),
+        };
+        cluster::write(&store, epoch, &shape).await.unwrap();
+        let archive = Archive::new(&store, epoch, origin, Box::new(|| Ok(Some(Arc::new(Broken)))));
+        let keeper = Arc::new(Keeper::new(settings.clone(), Ok(archive)));
+        let listener = server::listen(&settings.keeper_socket()).unwrap();
+        let server = tokio::spawn(server::serve(Arc::clone(&keeper), listener));
+        Home { _directory: directory, settings, memory, hangs, keeper, server }
+    }
+
+    /// Puts real segments into `pg_wal`, ready to be archived.
+    fn ready(&self, indexes: std::ops::Range<usize>) {
+        let pg_wal = self.settings.pgdata().join("pg_wal");
+        for index in indexes {
+            let name = real().name(index);
+            std::fs::write(pg_wal.join(&name), &real().segments[index].bytes).unwrap();
+            std::fs::write(pg_wal.join("archive_status").join(format!("{name}.ready")), "").unwrap();
+        }
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.settings.pgdata().join("pg_wal").join(real().name(index))
+    }
+
+    fn key(&self, index: usize) -> String {
+        let epoch = self.keeper.archive().unwrap().epoch;
+        names::key(epoch, &WalFile::Segment(real().name(index)), Codec::Zstd)
+    }
+
+    fn stored(&self, index: usize) -> bool {
+        self.memory.objects().contains_key(&self.key(index))
+    }
+
+    fn plant(&self, index: usize) {
+        self.memory.plant(&self.key(index), codec::pack(&real().segments[index].bytes).unwrap());
+    }
+
+    async fn push(&self, index: usize) -> Result<Exit, Failure> {
+        let (settings, path) = (self.settings.clone(), self.path(index));
+        tokio::task::spawn_blocking(move || push_within(&settings, &path, Duration::ZERO)).await.unwrap()
+    }
+
+    async fn fetch(&self, name: &str) -> (Result<Exit, Failure>, Option<Vec<u8>>) {
+        self.fetch_within(name, EVER).await
+    }
+
+    async fn fetch_within(&self, name: &str, patience: Duration) -> (Result<Exit, Failure>, Option<Vec<u8>>) {
+        let (settings, name) = (self.settings.clone(), name.to_owned());
+        let destination = self.settings.pgdata().join("pg_wal/RECOVERYXLOG");
+        let got = destination.clone();
+        let exit =
+            tokio::task::spawn_blocking(move || fetch_within(&settings, &name, &destination, patience));
+        (exit.await.unwrap(), std::fs::read(got).ok())
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Home) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(begun.elapsed() < EVER, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn row(&self, name: &str) -> String {
+        let report = report::report(&self.keeper.facts());
+        let row = report.rows.into_iter().find(|r| r.name.starts_with(name)).unwrap();
+        format!("{}: {}", row.state, row.detail)
+    }
+}
+
+fn exit(result: &Result<Exit, Failure>) -> Exit {
+    result.as_ref().map_or_else(|failure| failure.exit, |exit| *exit)
+}
+
+#[tokio::test]
+async fn what_postgres_pushes_it_gets_back_and_what_never_was_is_proved_absent() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..1);
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    let (got, bytes) = home.fetch(&real().name(0)).await;
+    assert_eq!(exit(&got), Exit::Clean);
+    assert_eq!(bytes.as_deref(), Some(&real().segments[0].bytes[..]));
+    for absent in [real().name(1), "00000002.history".to_owned()] {
+        let (got, bytes) = home.fetch(&absent).await;
+        assert_eq!(exit(&got), Exit::No, "{absent}");
+        assert_eq!(bytes, None, "nothing is left behind");
+    }
+    assert_eq!(exit(&home.fetch("../../etc/passwd").await.0), Exit::Fatal);
+    assert!(home.row("archive").starts_with("ok: "), "{}", home.row("archive"));
+}
+
+#[tokio::test]
+async fn what_is_ready_is_archived_ahead_and_acknowledged_without_the_store() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..3);
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    home.until("three objects", |h| {
+        let outbox = &h.keeper.archive().unwrap().outbox;
+        let files: Vec<WalFile> = (0..3).map(|i| WalFile::Segment(real().name(i))).collect();
+        outbox.unsettled(&files).is_empty()
+    })
+    .await;
+    assert!((0..3).all(|index| home.stored(index)));
+    home.hangs.store(true, Ordering::SeqCst);
+    assert_eq!(exit(&home.push(1).await), Exit::Clean);
+    // Other content under a name that was archived is looked at anew.
+    std::fs::write(home.path(2), &real().segments[1].bytes).unwrap();
+    assert_eq!(exit(&home.push(2).await), Exit::No);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_without_a_confirmation_after_the_write() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..1);
+    home.memory.faults(
+        |_, key| {
+            if key.starts_with("owner/") { Fate::Fail(Kind::Transient) } else { Fate::Pass }
+        },
+    );
+    let answer = home.push(0).await;
+    assert_eq!(exit(&answer), Exit::No);
+    assert!(home.stored(0), "it is durable, but nobody has confirmed that we are the owner");
+    home.memory.faults(|_, _| Fate::Pass);
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+}
+
+#[tokio::test]
+async fn an_owner_that_lost_acknowledges_nothing_and_asks_to_be_fenced() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..1);
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    home.ready(1..2);
+    let successor = serde_json::json!({
+        "project": "local", "epoch": 2, "incarnation": "6f0f6b54-93a1-4c8e-9f2b-0d7e3f6f1a11",
+        "machine": "other", "mode": "available"
+    });
+    home.memory.plant("owner/0000000002.json", successor.to_string());
+    for _ in 0..2 {
+        let answer = home.push(1).await;
+        assert_eq!(exit(&answer), Exit::No);
+        assert!(answer.unwrap_err().message.contains("lost"));
+    }
+    let report = report::report(&home.keeper.facts());
+    assert!(report.fence.is_some_and(|why| why.contains("epoch 2")));
+    assert!(report.health.is_some_and(|health| !health.ok));
+    // Also what had been acknowledged before is not acknowledged again.
+    assert_eq!(exit(&home.push(0).await), Exit::No);
+    assert_eq!(home.keeper.drain(EVER).await, Exit::NotArchived);
+}
+
+#[tokio::test]
+async fn no_failure_of_the_store_is_a_success_of_a_push() {
+    for operation in ["create", "get"] {
+        for kind in KINDS {
+            let home = Home::new(Origin::Fresh).await;
+            home.ready(0..1);
+            home.memory.faults(move |op, _| if op == operation { Fate::Fail(kind) } else { Fate::Pass });
+            assert_eq!(exit(&home.push(0).await), Exit::No, "{operation} {kind:?}");
+            home.memory.faults(|_, _| Fate::Pass);
+            assert_eq!(exit(&home.push(0).await), Exit::Clean, "{operation} {kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_content_under_a_name_is_an_alarm_and_is_left_as_it_is() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..1);
+    home.memory.plant(&home.key(0), codec::pack(b"other").unwrap());
+    let before = home.memory.objects();
+    assert_eq!(exit(&home.push(0).await), Exit::No);
+    assert_eq!(home.memory.objects(), before);
+    assert!(home.row("archive").starts_with("alarm: ALARM"), "{}", home.row("archive"));
+}
+
+#[tokio::test]
+async fn no_failure_of_the_store_and_no_damage_is_absence() {
+    for operation in ["get", "list"] {
+        for kind in KINDS {
+            let home = Home::new(Origin::Fresh).await;
+            home.memory.faults(move |op, _| if op == operation { Fate::Fail(kind) } else { Fate::Pass });
+            let (got, bytes) = home.fetch_within(&real().name(0), BRIEF).await;
+            assert_eq!(exit(&got), Exit::Fatal, "{operation} {kind:?}");
+            assert_eq!(bytes, None);
+        }
+    }
+    let home = Home::new(Origin::Fresh).await;
+    home.memory.plant(&home.key(0), codec::pack(&vec![0; real().segments[0].bytes.len()]).unwrap());
+    assert_eq!(exit(&home.fetch(&real().name(0)).await.0), Exit::Fatal);
+}
+
+#[tokio::test]
+async fn an_epoch_that_was_taken_over_proves_nothing_absent_before_its_lineage_is_written() {
+    let home = Home::new(Origin::Takeover { from: Epoch(1) }).await;
+    let (got, _) = home.fetch_within("00000002.history", BRIEF).await;
+    assert_eq!(exit(&got), Exit::Fatal);
+    assert!(got.unwrap_err().message.contains("lineage.json"));
+}
+
+#[tokio::test]
+async fn without_a_keeper_a_fetch_is_fatal_and_a_push_is_asked_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let destination = directory.path().join("RECOVERYXLOG");
+    let got = fetch_within(&settings, &real().name(0), &destination, Duration::from_millis(50));
+    assert_eq!(exit(&got), Exit::Fatal);
+    assert!(!destination.exists());
+    let file = directory.path().join(real().name(0));
+    std::fs::write(&file, "x").unwrap();
+    assert_eq!(exit(&push_within(&settings, &file, Duration::from_millis(50))), Exit::No);
+}
+
+#[tokio::test]
+async fn the_next_segments_are_fetched_before_they_are_asked_for() {
+    let home = Home::new(Origin::Fresh).await;
+    (0..3).for_each(|index| home.plant(index));
+    assert_eq!(exit(&home.fetch(&real().name(0)).await.0), Exit::Clean);
+    let waited = Instant::now();
+    // The listing is what a request needs that finds nothing: with it gone, only what is in memory can be served.
+    home.until("two segments are in memory", |h| h.keeper.archive().unwrap().inbox.held() >= 2).await;
+    home.hangs.store(true, Ordering::SeqCst);
+    for index in 1..3 {
+        let (got, bytes) = home.fetch(&real().name(index)).await;
+        assert_eq!(exit(&got), Exit::Clean, "{index}");
+        assert_eq!(bytes.as_deref(), Some(&real().segments[index].bytes[..]));
+    }
+    assert!(waited.elapsed() < EVER);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_holds_neither_a_request_nor_the_drain_in_a_stop() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..2);
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    home.until("both are archived ahead", |h| h.stored(1)).await;
+    let path = home.path(1);
+    let other = real().name(2);
+    std::fs::write(path.with_file_name(&other), &real().segments[2].bytes).unwrap();
+    std::fs::write(path.with_file_name("archive_status").join(format!("{other}.ready")), "").unwrap();
+    home.hangs.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let share = Duration::from_millis(150);
+    let announce = async {
+        home.until("a request is waiting", |h| h.keeper.life.receiver_count() > 0).await;
+        home.keeper.life.send_modify(|life| *life = life.announced(share));
+    };
+    let (answer, ()) = tokio::join!(home.push(2), announce);
+    assert_eq!(exit(&answer), Exit::No);
+    assert_eq!(exit(&home.push(2).await), Exit::No, "and the next one at once");
+    let (got, _) = home.fetch(&real().name(0)).await;
+    assert_eq!(exit(&got), Exit::Fatal);
+    assert_eq!(home.keeper.drain(share).await, Exit::NotArchived);
+    assert!(begun.elapsed() < EVER / 3, "{:?}", begun.elapsed());
+    assert_eq!(*home.keeper.life.borrow(), Life::Draining);
+}
+
+#[tokio::test]
+async fn the_drain_ships_what_postgres_left_ready_but_nothing_of_a_directory_that_no_postgres_of_ours_used() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..3);
+    assert_eq!(home.keeper.drain(Duration::from_secs(5)).await, Exit::NotArchived);
+    assert!(!home.stored(0), "it may be another history");
+    home.keeper.alive(&home.settings.pgdata().join("pg_wal"));
+    assert_eq!(home.keeper.drain(EVER).await, Exit::Clean);
+    assert!((0..3).all(|index| home.stored(index)));
+}
+
+#[tokio::test]
+async fn a_failed_backup_leaves_the_epoch_unprotected_and_says_why() {
+    let home = Home::new(Origin::Fresh).await;
+    let settings = home.settings.clone();
+    let answer =
+        tokio::task::spawn_blocking(move || super::client::backup_now(&settings, true)).await.unwrap();
+    assert!(answer.unwrap_err().message.contains("the engine was killed"));
+    let archive = home.keeper.archive().unwrap();
+    assert!(matches!(archive.backups.protection(), Protection::None { failures: 1, .. }));
+    let row = home.row("backup (wal-x 1.2.3)");
+    assert!(row.contains("UNPROTECTED") && row.contains("the engine was killed"), "{row}");
+    let settings = home.settings.clone();
+    let listed =
+        tokio::task::spawn_blocking(move || super::client::backup_list(&settings, true)).await.unwrap();
+    assert_eq!(exit(&listed), Exit::Clean);
+}
+
+#[tokio::test]
+async fn a_request_that_makes_no_sense_is_answered_in_words() {
+    let home = Home::new(Origin::Fresh).await;
+    let socket = home.settings.keeper_socket();
+    let answers = tokio::task::spawn_blocking(move || {
+        let push = Verb::WalPush { name: "00000002.history".to_owned() };
+        let without_file = Call::start(&socket, push, None, EVER).unwrap().answer(EVER).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let odd = Verb::WalPush { name: "passwd".to_owned() };
+        let odd = Call::start(&socket, odd, Some(file.as_fd()), EVER).unwrap().answer(EVER).unwrap();
+        [without_file, odd]
+    });
+    for answer in answers.await.unwrap() {
+        assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_store_keeper_only_watches_and_says_unprotected() {
+    let directory = tempfile::tempdir().unwrap();
+    let keeper = Keeper::new(settings(&directory), Err("no store".to_owned()));
+    let report = report::report(&keeper.facts());
+    assert!(report.rows.iter().any(|row| row.detail.contains("UNPROTECTED: no store")));
+    assert_eq!(report.fence, None);
+    assert_eq!(keeper.drain(Duration::ZERO).await, Exit::Clean);
+}

@@ -1,0 +1,100 @@
+//! The watch on Postgres: does it answer, and does it take writes? `select` over its Unix socket, every two seconds.
+//!
+//! This is the fact that readiness stands on: a process that exists, or a READY=1 in the middle of a recovery, proves
+//! nothing. A connection that fails is a fact too, not an error of ours.
+
+use super::decide::Seen;
+use crate::config::Settings;
+use crate::postgres::lsn::Lsn;
+use std::time::Duration;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// How long Postgres may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+const QUESTION: &str =
+    "select pg_is_in_recovery(), case when pg_is_in_recovery() then null else pg_current_wal_lsn()::text end";
+
+/// A connection that is kept, and made anew when it breaks.
+pub(super) struct Watch {
+    config: tokio_postgres::Config,
+    socket: std::path::PathBuf,
+    client: Option<Client>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    pub(super) fn new(settings: &Settings) -> Watch {
+        let directory = settings.pg_socket_dir();
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host_path(&directory)
+            .port(settings.pg_port)
+            .user("supafly")
+            .dbname("postgres")
+            .application_name("supafly keeper")
+            .connect_timeout(PATIENCE);
+        let socket = directory.join(format!(".s.PGSQL.{}", settings.pg_port));
+        Watch { config, socket, client: None }
+    }
+
+    /// Asks once.
+    pub(super) async fn look(&mut self) -> Seen {
+        if !self.socket.exists() {
+            self.client = None;
+            return Seen::Down;
+        }
+        let seen = match tokio::time::timeout(PATIENCE, self.ask()).await {
+            Ok(Ok(seen)) => seen,
+            Ok(Err(e)) => Seen::Silent(said(&e)),
+            Err(_) => Seen::Silent(format!("no answer in {} s", PATIENCE.as_secs())),
+        };
+        if matches!(seen, Seen::Silent(_)) {
+            self.client = None;
+        }
+        seen
+    }
+
+    async fn ask(&mut self) -> Result<Seen, tokio_postgres::Error> {
+        let client = match self.client.take().filter(|c| !c.is_closed()) {
+            Some(client) => client,
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await?;
+                tokio::spawn(async move {
+                    if let Err(e) = connection.await {
+                        tracing::debug!(error = %said(&e), "the connection of the watch has ended");
+                    }
+                });
+                client
+            }
+        };
+        let rows = client.simple_query(QUESTION).await?;
+        self.client = Some(client);
+        Ok(rows.iter().find_map(read).unwrap_or_else(|| Seen::Silent("it gave no row".to_owned())))
+    }
+}
+
+fn read(message: &SimpleQueryMessage) -> Option<Seen> {
+    let SimpleQueryMessage::Row(row) = message else { return None };
+    match row.get(0)? {
+        "t" => Some(Seen::Recovering),
+        "f" => Some(match row.get(1).and_then(|lsn| lsn.parse::<Lsn>().ok()) {
+            Some(lsn) => Seen::Writing { lsn },
+            None => Seen::Silent("it told no WAL position".to_owned()),
+        }),
+        other => Some(Seen::Silent(format!("it answered `{}`", other.escape_debug()))),
+    }
+}
+
+/// The server's own words where there are some: the crate's Display says only "db error".
+fn said(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(db), _) => db.message().to_owned(),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}

@@ -1,0 +1,364 @@
+//! Whose child is it? Groups, sessions and environment do not tell: every Postgres backend is a session of its own and
+//! its environment reads empty. What is inherited over fork, exec and setsid and cannot be dropped without privilege is
+//! a supplementary group, so each run carries one of its own, from a block of numbers that nobody uses. A process
+//! without such a group (we may not give groups, or a root service changed them) belongs by its parents, else by the
+//! marker in its environment. What remains belongs to nobody known and is killed at the whole stop only.
+//!
+//! A scan of `/proc` is not a snapshot, so nothing is believed before two scans agree; and nothing is believed at all
+//! when `/proc` shows another namespace.
+
+use super::procfs::{self, Process, Who};
+use super::spawn::own;
+use nix::libc;
+use nix::sys::signal::Signal;
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::AsRawFd;
+
+/// Name of the variable that marks a run's processes: `<instance>.<run>`.
+pub const MARKER: &str = "SUPAFLY_RUN_ID";
+
+/// A block of group numbers, one a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Tags {
+    /// The first.
+    pub base: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// Where blocks lie, and how many there are: enough that two supervisors starting at once do not meet.
+const HIGH: u32 = 0x4000_0000;
+const HIGH_BLOCKS: u32 = 0x3_0000;
+
+/// Groups that we carry ourselves because an outer supervisor gave them to us; our children keep them, so that they
+/// stay its children too.
+#[must_use]
+pub fn inherited_tags() -> Vec<u32> {
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    groups
+        .into_iter()
+        .map(nix::unistd::Gid::as_raw)
+        .filter(|g| (HIGH..HIGH + HIGH_BLOCKS * 4_096).contains(g))
+        .collect()
+}
+
+impl Tags {
+    /// The group of a run. Numbers come round after `size` runs, long after the former holder was proved gone.
+    #[must_use]
+    pub fn of(self, run: u64) -> u32 {
+        self.base + u32::try_from(run % u64::from(self.size.max(1))).unwrap_or(0)
+    }
+    /// Whether a group is one of these.
+    #[must_use]
+    pub const fn contains(self, gid: u32) -> bool {
+        gid >= self.base && gid - self.base < self.size
+    }
+}
+
+/// Finds a block that is mapped in our user namespace, that no process carries and `/etc/group` does not name.
+/// `seed` spreads supervisors that start at the same moment.
+#[must_use]
+pub fn choose_tags(seed: u32) -> Option<Tags> {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let named: Vec<u32> = std::fs::read_to_string("/etc/group")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|l| l.split(':').nth(2)?.parse().ok())
+        .collect();
+    let carried: BTreeSet<u32> = procfs::table().into_iter().flat_map(|p| p.groups).collect();
+    let free = |tags: Tags| {
+        maps(&map, tags)
+            && !named.iter().any(|g| tags.contains(*g))
+            && carried.range(tags.base..tags.base + tags.size).next().is_none()
+    };
+    // High numbers first; 30000 and up where a user namespace maps only 16 bits.
+    let high =
+        (0..64).map(|i| Tags { base: HIGH + (seed.wrapping_add(i) % HIGH_BLOCKS) * 4_096, size: 4_096 });
+    let low = (0..56).map(|i| Tags { base: 30_000 + (seed.wrapping_add(i) % 56) * 512, size: 512 });
+    high.chain(low).find(|tags| free(*tags))
+}
+
+fn maps(gid_map: &str, tags: Tags) -> bool {
+    gid_map.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(|f| f.parse::<u64>().ok());
+        let (Some(Some(inside)), Some(Some(count))) = (fields.next(), fields.nth(1)) else { return false };
+        u64::from(tags.base) >= inside && u64::from(tags.base) + u64::from(tags.size) <= inside + count
+    })
+}
+
+/// What identifies the processes of one run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The run's number.
+    pub number: u64,
+    /// Its first process, while that is not reaped.
+    pub leader: Option<i32>,
+}
+
+/// How we tell whose child a process is.
+#[derive(Clone, Debug)]
+pub struct Descent {
+    /// Our block of groups, when we may give groups.
+    pub tags: Option<Tags>,
+    /// Our own number in the environment markers.
+    pub instance: String,
+    /// Our own pid.
+    pub us: i32,
+}
+
+impl Descent {
+    /// The value of [`MARKER`] for a run.
+    #[must_use]
+    pub fn marker(&self, run: u64) -> String {
+        format!("{}.{run}", self.instance)
+    }
+
+    /// The run that a process belongs to, among those given.
+    #[must_use]
+    pub fn run_of(&self, pid: i32, runs: &[Run]) -> Option<u64> {
+        let table: HashMap<i32, Process> = procfs::table().into_iter().map(|p| (p.who.pid, p)).collect();
+        owner(self, table.get(&pid)?, &table, runs, &|pid| procfs::variable(pid, MARKER))
+    }
+
+    /// The living processes of a run at this moment, parents before children.
+    #[must_use]
+    pub fn members(&self, run: u64, runs: &[Run]) -> Vec<Process> {
+        self.select(|process, table, variable| owner(self, process, table, runs, variable) == Some(run))
+    }
+
+    /// Every living process below us, whatever it belongs to, and every one that carries a group of ours.
+    #[must_use]
+    pub fn everybody(&self) -> Vec<Process> {
+        self.select(|process, table, _| {
+            process.who.pid != self.us && (self.tagged(process).is_some() || below(process, table, self.us))
+        })
+    }
+
+    fn tagged(&self, process: &Process) -> Option<u32> {
+        let tags = self.tags?;
+        process.groups.iter().copied().find(|g| tags.contains(*g))
+    }
+
+    fn select(
+        &self,
+        wanted: impl Fn(&Process, &HashMap<i32, Process>, &dyn Fn(i32) -> Option<String>) -> bool,
+    ) -> Vec<Process> {
+        if !procfs::is_ours() {
+            return Vec::new();
+        }
+        let table: HashMap<i32, Process> = procfs::table().into_iter().map(|p| (p.who.pid, p)).collect();
+        let variable = |pid| procfs::variable(pid, MARKER);
+        let mut found: Vec<Process> =
+            table.values().filter(|p| !p.is_dead() && wanted(p, &table, &variable)).cloned().collect();
+        found.sort_by_key(|p| (depth(p, &table), p.who));
+        found
+    }
+}
+
+/// Pure: the run that `process` belongs to.
+fn owner(
+    descent: &Descent,
+    process: &Process,
+    table: &HashMap<i32, Process>,
+    runs: &[Run],
+    variable: &dyn Fn(i32) -> Option<String>,
+) -> Option<u64> {
+    if process.who.pid == descent.us {
+        return None;
+    }
+    let by_tag = |p: &Process| {
+        let (tag, tags) = (descent.tagged(p)?, descent.tags?);
+        runs.iter().find(|r| tags.of(r.number) == tag).map(|r| r.number)
+    };
+    let by_leader = |pid: i32| runs.iter().find(|r| r.leader == Some(pid)).map(|r| r.number);
+    if descent.tagged(process).is_some() {
+        return by_tag(process);
+    }
+    // Up the parents: the first that is known decides. Bounded, because a table read in pieces may hold a circle.
+    let mut at = process;
+    for _ in 0..table.len() + 1 {
+        if let Some(run) = by_leader(at.who.pid).or_else(|| by_tag(at)) {
+            return Some(run);
+        }
+        match table.get(&at.parent) {
+            Some(parent) if parent.who.pid != descent.us => at = parent,
+            Some(_) | None => break,
+        }
+    }
+    if !below(process, table, descent.us) {
+        return None;
+    }
+    let marker = variable(process.who.pid)?;
+    let (instance, run) = marker.rsplit_once('.')?;
+    let run = run.parse().ok()?;
+    (instance == descent.instance && runs.iter().any(|r| r.number == run)).then_some(run)
+}
+
+fn below(process: &Process, table: &HashMap<i32, Process>, us: i32) -> bool {
+    let mut at = process;
+    for _ in 0..table.len() + 1 {
+        if at.parent == us {
+            return true;
+        }
+        match table.get(&at.parent) {
+            Some(parent) => at = parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn depth(process: &Process, table: &HashMap<i32, Process>) -> usize {
+    let mut at = process;
+    for depth in 0..table.len() {
+        match table.get(&at.parent) {
+            Some(parent) => at = parent,
+            None => return depth,
+        }
+    }
+    table.len()
+}
+
+/// What a pass over a descent left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Two scans agree that nobody is left (or, for a freeze, that all are stopped).
+    Proved,
+    /// Some are still there; come again.
+    NotYet(usize),
+}
+
+/// Signals everybody that `scan` shows, again until two scans show nobody who was not signalled. Does not wait for
+/// the dying: [`empty`] tells.
+pub fn signal_all(signal: Signal, scan: impl Fn() -> Vec<Process>) -> usize {
+    let mut done: BTreeSet<Who> = BTreeSet::new();
+    let mut quiet = 0;
+    // A fork bomb is outrun at the next call; the bound keeps this one short.
+    for _ in 0..64 {
+        let fresh: Vec<Process> = scan().into_iter().filter(|p| !done.contains(&p.who)).collect();
+        if fresh.is_empty() {
+            quiet += 1;
+            if quiet == 2 {
+                break;
+            }
+            continue;
+        }
+        quiet = 0;
+        for process in fresh {
+            signal_one(process.who, signal);
+            done.insert(process.who);
+        }
+    }
+    done.len()
+}
+
+/// Whether two scans agree that nobody is left.
+pub fn empty(scan: impl Fn() -> Vec<Process>) -> Pass {
+    let first = scan().len();
+    if first > 0 {
+        return Pass::NotYet(first);
+    }
+    match scan().len() {
+        0 => Pass::Proved,
+        n => Pass::NotYet(n),
+    }
+}
+
+/// Whether two scans agree that everybody is stopped.
+pub fn stopped(scan: impl Fn() -> Vec<Process>) -> Pass {
+    let look = || {
+        let found = scan();
+        (found.iter().filter(|p| !p.is_stopped()).count(), found.iter().map(|p| p.who).collect::<Vec<_>>())
+    };
+    match (look(), look()) {
+        ((0, a), (0, b)) if a == b => Pass::Proved,
+        ((a, _), (b, _)) => Pass::NotYet(a.max(b).max(1)),
+    }
+}
+
+/// Signals a process that is not a child of ours by descriptor, so that a reuse of its number cannot be hit.
+pub fn signal_one(who: Who, signal: Signal) {
+    #[allow(unsafe_code, reason = "nix has no pidfd calls")]
+    // SAFETY: numbers only; the descriptor returned is given to an owner at once.
+    // JUSTIFICATION: a pid may be reused between the scan and the signal; a pidfd cannot.
+    let sent = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, who.pid, 0);
+        match i32::try_from(fd) {
+            Ok(fd) if fd >= 0 => {
+                let fd = own(fd);
+                if procfs::start_of(who.pid) == Some(who.start) {
+                    let none = std::ptr::null::<libc::siginfo_t>();
+                    libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as i32, none, 0);
+                }
+                true
+            }
+            _ => nix::errno::Errno::last() != nix::errno::Errno::ENOSYS,
+        }
+    };
+    // A kernel (or a sandbox) without pidfds: compare, then signal.
+    if !sent && procfs::start_of(who.pid) == Some(who.start) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(who.pid), signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, parent: i32, groups: &[u32]) -> Process {
+        Process { who: Who { pid, start: 1 }, parent, state: 'S', groups: groups.to_vec() }
+    }
+
+    fn find(table: &[Process], pid: i32, tags: Option<Tags>, marker: Option<&str>) -> Option<u64> {
+        let descent = Descent { tags, instance: "me".to_owned(), us: 10 };
+        let table: HashMap<i32, Process> = table.iter().map(|p| (p.who.pid, p.clone())).collect();
+        let runs = [Run { number: 1, leader: Some(20) }, Run { number: 2, leader: None }];
+        owner(&descent, &table[&pid], &table, &runs, &|_| marker.map(str::to_owned))
+    }
+
+    const TAGS: Tags = Tags { base: 1_000, size: 10 };
+
+    #[test]
+    fn the_group_decides_whoever_the_parent_is() {
+        let table = [
+            process(10, 1, &[]),
+            process(20, 10, &[1_001]),
+            process(30, 10, &[1_002]),
+            process(40, 20, &[1_002]),
+        ];
+        assert_eq!(find(&table, 20, Some(TAGS), None), Some(1));
+        assert_eq!(find(&table, 30, Some(TAGS), None), Some(2));
+        assert_eq!(find(&table, 40, Some(TAGS), None), Some(2));
+    }
+
+    #[test]
+    fn who_dropped_the_group_belongs_by_its_parents() {
+        let table =
+            [process(10, 1, &[]), process(20, 10, &[1_001]), process(30, 20, &[]), process(31, 30, &[])];
+        assert_eq!(find(&table, 31, Some(TAGS), None), Some(1));
+        assert_eq!(find(&table, 31, None, None), Some(1));
+    }
+
+    #[test]
+    fn an_adopted_process_belongs_by_its_marker_and_a_stranger_to_nobody() {
+        let table = [process(10, 1, &[]), process(30, 10, &[]), process(50, 1, &[])];
+        assert_eq!(find(&table, 30, None, Some("me.2")), Some(2));
+        assert_eq!(find(&table, 30, None, Some("other.2")), None);
+        assert_eq!(find(&table, 30, None, None), None);
+        assert_eq!(find(&table, 50, None, Some("me.2")), None, "not below us");
+        assert_eq!(find(&table, 10, None, Some("me.2")), None, "we are nobody's");
+    }
+
+    #[test]
+    fn a_circle_in_a_torn_table_ends() {
+        let table = [process(10, 1, &[]), process(30, 31, &[]), process(31, 30, &[])];
+        assert_eq!(find(&table, 30, None, None), None);
+    }
+
+    #[test]
+    fn only_mapped_blocks_are_chosen() {
+        assert!(maps("         0          0 4294967295\n", Tags { base: 0x5AF0_0000, size: 4_096 }));
+        assert!(!maps("0 1000 65536\n", Tags { base: 0x5AF0_0000, size: 4_096 }));
+        assert!(maps("0 1000 65536\n", Tags { base: 30_000, size: 512 }));
+    }
+}

@@ -1,0 +1,155 @@
+//! One run's stdout or stderr: read as it comes by a task of its own, and read to the end of what is there by the
+//! supervisor before it believes an ending, so that a service's last words come before the news of its death. A
+//! grandchild that keeps the pipe open delays nothing: nobody waits for the end of the stream.
+
+use super::line::{Level, Line};
+use super::split::{Piece, Splitter};
+use super::writer::{Source, Writer};
+use nix::errno::Errno;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::unix::AsyncFd;
+
+/// How many lines are kept of every service for the day it fails.
+const KEPT: usize = 20;
+/// How much of a line is kept.
+const KEPT_LENGTH: usize = 1_024;
+/// How much is read for one ending before others get a turn.
+const DRAIN: usize = 1 << 20;
+
+/// The last lines of a service, over all its runs.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<String>>>);
+
+impl Tail {
+    /// The lines, oldest first.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn push(&self, text: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line =
+            if lines.len() >= KEPT { lines.pop_front().unwrap_or_default() } else { String::new() };
+        line.clear();
+        line.extend(text.chars().take(KEPT_LENGTH));
+        lines.push_back(line);
+    }
+}
+
+/// A stream of one run.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pipe: AsyncFd<OwnedFd>,
+    splitter: Mutex<Splitter>,
+    service: String,
+    run: u64,
+    stream: &'static str,
+    source: Source,
+    writer: Writer,
+    tail: Tail,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Some,
+    Nothing,
+    End,
+}
+
+impl Capture {
+    /// Takes over the reading end, which must be nonblocking.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    pub fn new(
+        pipe: OwnedFd,
+        (service, run, stream): (&str, u64, &'static str),
+        writer: &Writer,
+        tail: &Tail,
+    ) -> std::io::Result<Capture> {
+        let inner = Inner {
+            pipe: crate::os::watch(pipe)?,
+            splitter: Mutex::new(Splitter::default()),
+            service: service.to_owned(),
+            run,
+            stream,
+            source: writer.source(service),
+            writer: writer.clone(),
+            tail: tail.clone(),
+        };
+        Ok(Capture { inner: Arc::new(inner) })
+    }
+
+    /// Reads until the end of the stream; to be run as a task and aborted when the run is proved gone.
+    pub async fn follow(self) {
+        let mut buffer = vec![0_u8; 16 << 10];
+        while let Ok(mut ready) = self.inner.pipe.readable().await {
+            match self.inner.read(&mut buffer) {
+                Read::Some => tokio::task::yield_now().await,
+                Read::Nothing => ready.clear_ready(),
+                Read::End => break,
+            }
+        }
+        self.inner.finish();
+    }
+
+    /// Reads what is there now, and takes an unfinished last line for a line.
+    pub fn drain(&self) {
+        let mut buffer = vec![0_u8; 64 << 10];
+        for _ in 0..DRAIN / buffer.len() {
+            if self.inner.read(&mut buffer) != Read::Some {
+                break;
+            }
+        }
+        self.inner.finish();
+    }
+}
+
+impl Inner {
+    fn read(&self, buffer: &mut [u8]) -> Read {
+        match nix::unistd::read(self.pipe.get_ref(), buffer) {
+            Ok(0) => Read::End,
+            Ok(n) => {
+                self.hand_on(|splitter, emit| {
+                    splitter.feed(buffer.get(..n).unwrap_or_default(), &mut |p| emit(p))
+                });
+                Read::Some
+            }
+            Err(Errno::EINTR) => Read::Some,
+            Err(Errno::EAGAIN) => Read::Nothing,
+            Err(_) => Read::End,
+        }
+    }
+
+    fn finish(&self) {
+        self.hand_on(|splitter, emit| splitter.finish(&mut |p| emit(p)));
+    }
+
+    fn hand_on(&self, act: impl FnOnce(&mut Splitter, &mut dyn FnMut(Piece<'_>))) {
+        let mut out = Vec::new();
+        let mut lines = 0;
+        let mut splitter = self.splitter.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = jiff::Timestamp::now();
+        act(&mut splitter, &mut |piece| {
+            self.tail.push(&piece.text);
+            let mut line = Line::new(&self.service, Level::of(&piece.text), &piece.text);
+            line.time = now;
+            line.run = Some(self.run);
+            line.stream = Some(self.stream);
+            line.part = piece.part;
+            line.more = piece.more;
+            line.write(self.writer.shape(), &mut out);
+            lines += 1;
+        });
+        self.writer.push(self.source, out, lines);
+    }
+}

@@ -1,0 +1,182 @@
+//! One line of output on its way out: JSON for machines, text for people. Control characters never reach a terminal.
+
+use serde::Serialize;
+use std::io::Write;
+
+/// How grave a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// For those who look for something.
+    Debug,
+    /// The normal course of things.
+    Info,
+    /// Odd, and survived.
+    Warn,
+    /// A person must look.
+    Error,
+}
+
+impl Level {
+    /// Reads the level that a line claims, as Postgres and our own roles write it near its beginning; else `info`.
+    #[must_use]
+    pub fn of(line: &str) -> Level {
+        for word in line.split_ascii_whitespace().take(8) {
+            let word = word.trim_matches(|c: char| !c.is_ascii_alphabetic() || c == ':');
+            match word {
+                "ERROR" | "FATAL" | "PANIC" => return Level::Error,
+                "WARN" | "WARNING" => return Level::Warn,
+                "DEBUG" | "DEBUG1" | "DEBUG2" | "DEBUG3" | "DEBUG4" | "DEBUG5" | "TRACE" => {
+                    return Level::Debug;
+                }
+                "INFO" | "LOG" | "NOTICE" | "STATEMENT" | "DETAIL" | "HINT" | "CONTEXT" => {
+                    return Level::Info;
+                }
+                _ => {}
+            }
+        }
+        Level::Info
+    }
+
+    const fn shown(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "WARN",
+            Level::Error => "ERROR",
+        }
+    }
+}
+
+/// The form of our output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One object a line.
+    Json,
+    /// `time service level message`.
+    Text,
+}
+
+/// What a line carries.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// RFC 3339.
+    pub time: jiff::Timestamp,
+    /// How grave.
+    pub level: Level,
+    /// Whose.
+    pub service: &'a str,
+    /// Which life of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
+    /// `stdout` or `stderr`; none for our own lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<&'a str>,
+    /// The text.
+    pub message: &'a str,
+    /// Part of a long line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
+    /// More parts follow.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// Lines that were lost before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+    /// Further fields of our own lines.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+impl<'a> Line<'a> {
+    /// A plain line.
+    #[must_use]
+    pub fn new(service: &'a str, level: Level, message: &'a str) -> Line<'a> {
+        Line {
+            time: jiff::Timestamp::now(),
+            level,
+            service,
+            run: None,
+            stream: None,
+            message,
+            part: None,
+            more: false,
+            lost: None,
+            fields: serde_json::Map::new(),
+        }
+    }
+
+    /// Appends the line, newline included.
+    pub fn write(&self, shape: Shape, out: &mut Vec<u8>) {
+        match shape {
+            Shape::Json => {
+                // Plain data into memory: neither can fail.
+                let _ = serde_json::to_writer(&mut *out, self);
+            }
+            Shape::Text => {
+                let time = self.time.round(jiff::Unit::Millisecond).unwrap_or(self.time);
+                let _ = write!(out, "{time} {:<10} {:<5} ", self.service, self.level.shown());
+                push_printable(out, self.message);
+                for (name, value) in &self.fields {
+                    let _ = match value.as_str() {
+                        Some(text) => write!(out, " {name}={}", text.escape_debug()),
+                        None => write!(out, " {name}={value}"),
+                    };
+                }
+                if self.more {
+                    out.extend_from_slice(" \\".as_bytes());
+                }
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+fn push_printable(out: &mut Vec<u8>, text: &str) {
+    if !text.chars().any(|c| c.is_control() && c != '\t') {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for c in text.chars() {
+        if c.is_control() && c != '\t' {
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            let _ = write!(out, "{c}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_object_with_service_run_stream_level_and_time() {
+        let mut line = Line::new("web", Level::Warn, "a \"b\"\u{1b}[31m");
+        line.time = "2026-01-02T03:04:05Z".parse().unwrap();
+        line.run = Some(3);
+        line.stream = Some("stderr");
+        let mut out = Vec::new();
+        line.write(Shape::Json, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"time\":\"2026-01-02T03:04:05Z\",\"level\":\"warn\",\"service\":\"web\",\"run\":3,\"stream\":\"stderr\",\
+             \"message\":\"a \\\"b\\\"\\u001b[31m\"}\n"
+        );
+        let mut out = Vec::new();
+        line.write(Shape::Text, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "2026-01-02T03:04:05Z web        WARN  a \"b\"\\u{1b}[31m\n"
+        );
+    }
+
+    #[test]
+    fn the_level_is_read_from_what_postgres_and_our_roles_write() {
+        assert_eq!(Level::of("2026-01-01 10:00:00.1 UTC [7] FATAL:  no"), Level::Error);
+        assert_eq!(Level::of("2026-01-01 10:00:00.1 UTC [7] LOG:  ERROR is a word"), Level::Info);
+        assert_eq!(Level::of("2026-01-01T10:00:00Z  WARN supafly::keeper: slow"), Level::Warn);
+        assert_eq!(Level::of("hello"), Level::Info);
+        assert_eq!(Level::of(""), Level::Info);
+    }
+}

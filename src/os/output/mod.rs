@@ -1,0 +1,13 @@
+//! What services say. Their pipes are always read, whatever becomes of our own stdout: a slow or dead reader of ours
+//! costs lines (counted, and said), never a blocked child and never a supervisor that cannot stop. Memory is bounded
+//! per service and overall. The last line without a newline is kept: it says why a service died.
+
+mod capture;
+mod line;
+mod split;
+mod writer;
+
+pub use capture::{Capture, Tail};
+pub use line::{Level, Line, Shape};
+pub use split::{Piece, Splitter};
+pub use writer::{Source, Writer};

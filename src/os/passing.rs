@@ -1,0 +1,75 @@
+//! Bytes and an open file over a Unix socket (`SCM_RIGHTS`).
+//!
+//! `wal-push` and `wal-fetch` run as postgres and hold no key to the store; keeper holds the keys and may not write
+//! below `pgdata`. The open descriptor carries exactly the right that is needed and no more.
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Sends bytes, and with the first of them an open file. Returns how many bytes went.
+///
+/// # Errors
+/// As `sendmsg(2)`.
+pub fn send(socket: impl AsFd, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> std::io::Result<usize> {
+    let fds: Vec<RawFd> = file.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    let socket = socket.as_fd().as_raw_fd();
+    Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
+}
+
+/// Receives bytes and at most one open file; more than one is cut off by the kernel and closed. 0 bytes: the peer hung up.
+///
+/// # Errors
+/// As `recvmsg(2)`; `WouldBlock` on a non-blocking socket with nothing to read.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> std::io::Result<(usize, Option<OwnedFd>)> {
+    let mut control = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let socket = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut file = None;
+    if let Ok(messages) = message.cmsgs() {
+        for message in messages {
+            if let ControlMessageOwned::ScmRights(fds) = message {
+                for fd in fds {
+                    file = Some(own(fd));
+                }
+            }
+        }
+    }
+    Ok((message.bytes, file))
+}
+
+#[allow(unsafe_code, reason = "the standard library has no stable way to receive a descriptor")]
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just installed this descriptor in our table for this very message, so it is open and
+    // nobody else owns it; each descriptor of the message is passed here once.
+    // JUSTIFICATION: a safe way would be `/proc/self/fd/N` opened anew, which needs rights to the file that keeper
+    // must not have.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_file_arrives_open_and_with_the_rights_it_was_opened_with() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(send(&here, b"hello", Some(file.as_fd())).unwrap(), 5);
+        let mut buffer = [0; 16];
+        let (length, got) = receive(&there, &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"hello");
+        std::fs::File::from(got.unwrap()).write_all(b"through").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        drop(here);
+        assert!(matches!(receive(&there, &mut buffer), Ok((0, None))));
+    }
+}

@@ -1,0 +1,127 @@
+//! What `/proc` says of a process, as plain data. Parsing is pure and takes any text.
+//!
+//! A pid alone names nobody: it is reused. A pid together with its start time does, so both travel together and are
+//! compared again before anybody is signalled.
+
+use std::path::Path;
+
+/// A process at one moment: the number and when it began (clock ticks since boot).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Who {
+    /// Process number; reused by the kernel.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`.
+    pub start: u64,
+}
+
+/// A line of the table of processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Identity.
+    pub who: Who,
+    /// Its parent at that moment.
+    pub parent: i32,
+    /// `R`, `S`, `D`, `T`, `t`, `Z`, `X`.
+    pub state: char,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl Process {
+    /// Dead already: waits to be reaped by its parent.
+    #[must_use]
+    pub const fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+    /// Stopped by a signal (or a debugger).
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+}
+
+/// Whether `/proc` shows our own pid namespace; otherwise its numbers must not be used.
+#[must_use]
+pub fn is_ours() -> bool {
+    std::fs::read_link("/proc/self")
+        .is_ok_and(|link| link.as_os_str().to_str() == Some(&std::process::id().to_string()))
+}
+
+/// Every process that can be seen. Those that vanish meanwhile are left out.
+#[must_use]
+pub fn table() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter_map(process)
+        .collect()
+}
+
+/// One process.
+#[must_use]
+pub fn process(pid: i32) -> Option<Process> {
+    let dir = format!("/proc/{pid}");
+    let dir = Path::new(&dir);
+    let stat = std::fs::read(dir.join("stat")).ok()?;
+    let (state, parent, start) = parse_stat(&String::from_utf8_lossy(&stat))?;
+    let status = std::fs::read(dir.join("status")).ok()?;
+    let groups = parse_groups(&String::from_utf8_lossy(&status));
+    Some(Process { who: Who { pid, start }, parent, state, groups })
+}
+
+/// The start time of a process, or `None` when there is none of that number.
+#[must_use]
+pub fn start_of(pid: i32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&stat)).map(|(_, _, start)| start)
+}
+
+/// The value of one variable in a process's environment, as it was at exec. Unreadable and absent look alike: Postgres
+/// backends overwrite theirs.
+#[must_use]
+pub fn variable(pid: i32, name: &str) -> Option<String> {
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environ.split(|b| *b == 0).find_map(|entry| {
+        let value = std::str::from_utf8(entry).ok()?.strip_prefix(name)?.strip_prefix('=')?;
+        Some(value.to_owned())
+    })
+}
+
+/// State, parent and start time. The name in parentheses may hold anything, parentheses and newlines included.
+fn parse_stat(stat: &str) -> Option<(char, i32, u64)> {
+    let rest = stat.get(stat.rfind(')')? + 1..)?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    // Field 22 of the whole; state is field 3 and parent field 4.
+    let start = fields.nth(17)?.parse().ok()?;
+    Some((state, parent, start))
+}
+
+fn parse_groups(status: &str) -> Vec<u32> {
+    // `Name:` comes first and has its newlines escaped by the kernel, so no process can forge a `Groups:` line.
+    let line = status.lines().find_map(|l| l.strip_prefix("Groups:")).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|g| g.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_full_of_parentheses_does_not_confuse_the_stat_line() {
+        let stat = "42 (a) R 1 (b)) S 7 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 991 0 0";
+        assert_eq!(parse_stat(stat), Some(('S', 7, 991)));
+        assert_eq!(parse_stat("42 (x"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn we_find_ourselves_in_the_table() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let me = table().into_iter().find(|p| p.who.pid == pid).unwrap();
+        assert_eq!(Some(me.who.start), start_of(pid));
+        assert!(!me.is_dead());
+        assert!(is_ours());
+    }
+}

@@ -1,0 +1,376 @@
+//! From a complete request to a running process that has exactly what the request says: session, signal state,
+//! descriptors, limits, identity, directory and environment, and nothing else of ours.
+//!
+//! Between fork and exec only async-signal-safe calls are made, on memory prepared before. The order matters: what
+//! needs privilege comes before the identity changes (groups, then gid, then uid, then the proof that there is no way
+//! back), and the parent-death signal comes after it, because a change of uid clears it. A step that fails is named:
+//! its number travels through a pipe of its own, since `std` hands on nothing but the errno.
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Who a process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Real, effective and saved uid.
+    pub uid: u32,
+    /// Real, effective and saved gid.
+    pub gid: u32,
+    /// Supplementary groups, without the run's own.
+    pub groups: Vec<u32>,
+}
+
+/// Everything a new process gets.
+#[derive(Clone)]
+pub struct SpawnRequest {
+    /// The program (absolute) and its arguments.
+    pub argv: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory; `/` when not said.
+    pub directory: Option<PathBuf>,
+    /// `None`: we may not change it.
+    pub identity: Option<Identity>,
+    /// The run's own supplementary group.
+    pub tag: Option<u32>,
+    /// Descriptors inherited under the same numbers (locks).
+    pub keep: Vec<RawFd>,
+    /// Soft and hard limit of open files.
+    pub nofile: Option<(u64, u64)>,
+    /// Scheduling priority.
+    pub nice: Option<i32>,
+    /// `/proc/self/oom_score_adj`.
+    pub oom_score_adj: Option<i32>,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: bool,
+    /// The signal it gets when we die.
+    pub parent_death: Option<Signal>,
+}
+
+impl std::fmt::Debug for SpawnRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(k, _)| k.as_str()).collect();
+        f.debug_struct("SpawnRequest").field("argv", &self.argv).field("env", &names).finish_non_exhaustive()
+    }
+}
+
+/// A process just started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its number; ours until it is reaped.
+    pub pid: i32,
+    /// The reading end of its stdout, nonblocking.
+    pub stdout: OwnedFd,
+    /// The reading end of its stderr, nonblocking.
+    pub stderr: OwnedFd,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}: {source}")]
+pub struct SpawnError {
+    /// What was tried.
+    pub step: &'static str,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+/// The steps in the child, in their order.
+const STEPS: [&str; 12] = [
+    "run the program",
+    "start a session",
+    "reset signals",
+    "close descriptors",
+    "hand on the lock",
+    "set the limit of open files",
+    "set the priority",
+    "set oom_score_adj",
+    "change to the user and groups",
+    "set no_new_privs and the parent-death signal",
+    "enter the working directory",
+    "stay with a parent that died meanwhile",
+];
+
+pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
+    let failed = |step| move |source: std::io::Error| SpawnError { step, source };
+    let [program, arguments @ ..] = request.argv.as_slice() else {
+        return Err(failed("run the program")(std::io::Error::other("there is no program to run")));
+    };
+    let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(std::io::Error::from);
+    let (stdout, stdout_child) = pipe().map_err(failed("make a pipe for its stdout"))?;
+    let (stderr, stderr_child) = pipe().map_err(failed("make a pipe for its stderr"))?;
+    let (told, tell) = pipe().map_err(failed("make a pipe for its errors"))?;
+    for fd in [&stdout, &stderr] {
+        nonblocking(fd).map_err(failed("make its output nonblocking"))?;
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(request.env.iter().map(|(k, v)| (k, v)));
+    command.stdin(Stdio::null()).stdout(stdout_child).stderr(stderr_child);
+    let mut prepared = Prepared::new(request, tell.as_raw_fd());
+    #[allow(unsafe_code, reason = "what happens between fork and exec has no safe interface")]
+    // SAFETY: the closure makes only async-signal-safe system calls on memory allocated before the fork; it neither
+    // allocates nor locks, and on failure it only returns an errno.
+    // JUSTIFICATION: groups, parent-death signal and session of a child can be set nowhere else.
+    unsafe {
+        command.pre_exec(move || prepared.become_the_service());
+    }
+    let spawned = command.spawn();
+    drop(command);
+    drop(tell);
+    match spawned {
+        Ok(child) => {
+            let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
+            // The handle is dropped, never waited on: `std` does neither kill nor wait then. The reaper owns the pid.
+            drop(child);
+            Ok(Spawned { pid, stdout, stderr })
+        }
+        Err(source) => {
+            let mut step = [0_u8; 1];
+            let told =
+                nonblocking(&told).and_then(|()| std::fs::File::from(told).read(&mut step)).unwrap_or(0);
+            let step = if told == 1 { usize::from(step[0]) } else { 0 };
+            Err(SpawnError { step: STEPS.get(step).unwrap_or(&STEPS[0]), source })
+        }
+    }
+}
+
+fn nonblocking(fd: &OwnedFd) -> std::io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).map_err(std::io::Error::from)
+}
+
+/// What the child needs, laid out before the fork.
+struct Prepared {
+    tell: RawFd,
+    identity: Option<(u32, u32, Vec<libc::gid_t>)>,
+    seen: Vec<libc::gid_t>,
+    keep: Vec<RawFd>,
+    nofile: Option<(u64, u64)>,
+    nice: Option<i32>,
+    oom: Option<Vec<u8>>,
+    no_new_privileges: bool,
+    parent_death: Option<libc::c_int>,
+    directory: std::ffi::CString,
+    parent: libc::pid_t,
+}
+
+impl Prepared {
+    fn new(request: &SpawnRequest, tell: RawFd) -> Prepared {
+        let identity = request.identity.as_ref().map(|who| {
+            let mut groups = who.groups.clone();
+            groups.extend(request.tag);
+            groups.sort_unstable();
+            groups.dedup();
+            (who.uid, who.gid, groups)
+        });
+        let room = identity.as_ref().map_or(0, |(_, _, groups)| groups.len() + 1);
+        let directory =
+            request.directory.as_deref().map_or("/".as_bytes(), |d| d.as_os_str().as_encoded_bytes());
+        Prepared {
+            tell,
+            identity,
+            seen: vec![0; room],
+            keep: request.keep.clone(),
+            nofile: request.nofile,
+            nice: request.nice,
+            oom: request.oom_score_adj.map(|n| n.to_string().into_bytes()),
+            no_new_privileges: request.no_new_privileges,
+            parent_death: request.parent_death.map(|s| s as libc::c_int),
+            // A NUL cannot come out of a service file; the empty path then fails with ENOENT and is named.
+            directory: std::ffi::CString::new(directory).unwrap_or_default(),
+            parent: nix::unistd::getpid().as_raw(),
+        }
+    }
+
+    fn become_the_service(&mut self) -> std::io::Result<()> {
+        for (step, act) in [
+            (1, Prepared::session as fn(&mut Prepared) -> libc::c_int),
+            (2, Prepared::signals),
+            (3, Prepared::descriptors),
+            (4, Prepared::inherited),
+            (5, Prepared::limits),
+            (6, Prepared::priority),
+            (7, Prepared::oom),
+            (8, Prepared::identity),
+            (9, Prepared::process_flags),
+            (10, Prepared::directory),
+            (11, Prepared::parent_lives),
+        ] {
+            if act(self) != 0 {
+                let error = std::io::Error::last_os_error();
+                #[allow(unsafe_code, reason = "write to the pipe that names the failed step")]
+                // SAFETY: one byte from a live local to a descriptor that is open until exec.
+                // JUSTIFICATION: async-signal-safe, which `std`'s writers do not promise.
+                unsafe {
+                    libc::write(self.tell, std::ptr::from_ref(&step).cast(), 1);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The steps. Each returns 0, or -1 with errno set.
+#[allow(unsafe_code, reason = "system calls between fork and exec")]
+// JUSTIFICATION: async-signal-safe calls on memory prepared by `new`; `nix` and `std` offer some of them only with
+// allocation or not at all.
+impl Prepared {
+    fn session(&mut self) -> libc::c_int {
+        // SAFETY: no memory involved. A freshly forked child leads no group, so this can only succeed.
+        if unsafe { libc::setsid() } < 0 { -1 } else { 0 }
+    }
+
+    /// Rust runtimes ignore SIGPIPE, tokio catches several: a child must start with none of that.
+    fn signals(&mut self) -> libc::c_int {
+        // Larger than the kernel's `struct sigaction` on any architecture.
+        let default = [0_u64; 8];
+        // SAFETY: `sigset_t` is a plain bit field, valid when zeroed, and is initialised by sigemptyset; `default` lives
+        // through the calls that read it.
+        unsafe {
+            for signal in 1_i32..=64 {
+                // By the system call itself: the C library keeps two numbers for itself and would leave them ignored
+                // where we inherited them so. All zero is SIG_DFL with no flags; KILL and STOP answer EINVAL.
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal,
+                    default.as_ptr(),
+                    std::ptr::null_mut::<u64>(),
+                    8_usize,
+                );
+            }
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+        }
+    }
+
+    /// Everything above stderr goes at exec, whoever opened it and forgot the flag.
+    fn descriptors(&mut self) -> libc::c_int {
+        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+        // SAFETY: flags on descriptors only.
+        unsafe {
+            if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC) == 0 {
+                return 0;
+            }
+            // A kernel before 5.11: one by one, as far as the table may reach.
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            let last = i32::try_from(limit.rlim_cur.min(65_536)).unwrap_or(65_536);
+            for fd in 3..last {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+        0
+    }
+
+    fn inherited(&mut self) -> libc::c_int {
+        for fd in &self.keep {
+            // SAFETY: a flag on a descriptor.
+            if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+                return -1;
+            }
+        }
+        0
+    }
+
+    fn limits(&mut self) -> libc::c_int {
+        let Some((soft, hard)) = self.nofile else { return 0 };
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: reads a live local.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }
+    }
+
+    fn priority(&mut self) -> libc::c_int {
+        let Some(nice) = self.nice else { return 0 };
+        // SAFETY: no memory involved.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }
+    }
+
+    fn oom(&mut self) -> libc::c_int {
+        let Some(text) = &self.oom else { return 0 };
+        // SAFETY: a literal with its NUL and a buffer with its own length; the descriptor is closed again.
+        unsafe {
+            let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if fd < 0 {
+                return -1;
+            }
+            let written = libc::write(fd, text.as_ptr().cast(), text.len());
+            let errno = *libc::__errno_location();
+            libc::close(fd);
+            *libc::__errno_location() = errno;
+            if written < 0 { -1 } else { 0 }
+        }
+    }
+
+    /// Groups, gid, uid, in this order, and then the proof.
+    fn identity(&mut self) -> libc::c_int {
+        let Some((uid, gid, groups)) = &self.identity else { return 0 };
+        let (uid, gid) = (*uid, *gid);
+        // SAFETY: `groups` and `seen` are live buffers passed with their lengths; `seen` was allocated before the fork.
+        unsafe {
+            if libc::setgroups(groups.len(), groups.as_ptr()) != 0
+                || libc::setresgid(gid, gid, gid) != 0
+                || libc::setresuid(uid, uid, uid) != 0
+            {
+                return -1;
+            }
+            let (mut r, mut e, mut s) = (0, 0, 0);
+            let mut right = libc::getresuid(&raw mut r, &raw mut e, &raw mut s) == 0 && [r, e, s] == [uid; 3];
+            right &= libc::getresgid(&raw mut r, &raw mut e, &raw mut s) == 0 && [r, e, s] == [gid; 3];
+            let room = libc::c_int::try_from(self.seen.len()).unwrap_or(0);
+            let count = libc::getgroups(room, self.seen.as_mut_ptr());
+            // The kernel keeps them sorted, and so do we.
+            right &= usize::try_from(count).is_ok_and(|n| self.seen.get(..n) == Some(groups.as_slice()));
+            right &= uid == 0 || libc::setuid(0) != 0;
+            if right {
+                return 0;
+            }
+            *libc::__errno_location() = libc::EPERM;
+        }
+        -1
+    }
+
+    fn process_flags(&mut self) -> libc::c_int {
+        // SAFETY: no memory involved.
+        unsafe {
+            if self.no_new_privileges && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+                return -1;
+            }
+            match self.parent_death {
+                Some(signal) => libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0),
+                None => 0,
+            }
+        }
+    }
+
+    fn directory(&mut self) -> libc::c_int {
+        // SAFETY: a NUL-terminated string allocated before the fork.
+        unsafe { libc::chdir(self.directory.as_ptr()) }
+    }
+
+    /// A parent that died before the parent-death signal was set will send none.
+    fn parent_lives(&mut self) -> libc::c_int {
+        // SAFETY: no memory involved.
+        unsafe {
+            if libc::getppid() == self.parent {
+                return 0;
+            }
+            *libc::__errno_location() = libc::ESRCH;
+        }
+        -1
+    }
+}
+
+/// Hands a raw descriptor that was just received from the kernel to an owner.
+#[allow(unsafe_code, reason = "a descriptor returned by a raw system call has no owner yet")]
+pub(super) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass a descriptor that the kernel returned to them in this very call.
+    // JUSTIFICATION: `pidfd_open` is not in `nix`.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

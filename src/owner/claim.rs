@@ -1,0 +1,313 @@
+//! The `claim` role: makes the decision of `protocol.rs` true, in an order that survives a kill at each step.
+//!
+//! | killed | what is there | next boot |
+//! |---|---|---|
+//! | before the identity is durable | nothing | decides anew |
+//! | after it, before the PUT | an identity without object | creates the object (`Finish`), or decides anew if another was first |
+//! | after the PUT | both | the incarnations are equal: it is the owner (`Proceed`) |
+
+use super::protocol::{Data, Decision, Facts, Opened, Seen, Strangers, decide};
+use super::{Epoch, Identity, Origin, Record, cluster, highest, read, record};
+use crate::config::{Mode, Settings, StoreUrl};
+use crate::control::client::notify;
+use crate::exit::{Exit, Failure};
+use crate::failpoint;
+use crate::store::{self, Kind, Store, StoreError};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Between two tries while the store does not answer.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The volume, as the claim sees and changes it; and who we are.
+#[derive(Clone, Debug)]
+pub(super) struct Volume {
+    pub(super) identity: std::path::PathBuf,
+    pub(super) pgdata: std::path::PathBuf,
+}
+
+/// What the settings say about ownership.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) project: String,
+    pub(super) store: String,
+    pub(super) takeover: crate::config::Takeover,
+    pub(super) mode: Mode,
+    pub(super) ttl: Duration,
+    pub(super) machine: String,
+}
+
+/// How one try ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// It is settled; in words.
+    Settled(String),
+    /// The store must answer first.
+    Wait(String),
+    /// Something changed: decide again.
+    Again,
+}
+
+/// Runs the role.
+///
+/// # Errors
+/// 77 refused, 78 a store that cannot be used, 70 a volume that cannot be written.
+pub fn claim_role(settings: &Settings) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::gave_up(format!("claim: no runtime: {e}")))?;
+    let store = match settings.store {
+        StoreUrl::None => None,
+        StoreUrl::S3 { .. } | StoreUrl::File { .. } => Some(store::open(settings)?),
+    };
+    let terms = Terms {
+        project: settings.project.clone(),
+        store: settings.store.to_string(),
+        takeover: settings.takeover,
+        mode: settings.mode,
+        ttl: settings.ttl,
+        machine: machine(settings),
+    };
+    let volume = Volume { identity: settings.own().join("identity.json"), pgdata: settings.pgdata() };
+    let settled = runtime.block_on(claim(store.as_ref(), &volume, &terms, &settings.data))?;
+    tracing::info!("{settled}");
+    failpoint::hit("claim.done");
+    Ok(Exit::Clean)
+}
+
+fn machine(settings: &Settings) -> String {
+    let host = || nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok());
+    settings.machine.clone().or_else(host).unwrap_or_else(|| "unknown".to_owned())
+}
+
+async fn claim(
+    store: Option<&Store>,
+    volume: &Volume,
+    terms: &Terms,
+    data: &Path,
+) -> Result<String, Failure> {
+    let mut pause = FIRST_PAUSE;
+    let mut probed = store.is_none();
+    loop {
+        let usable = match store {
+            Some(store) if !probed => match store::probe(store).await {
+                Ok(()) => Ok(()),
+                Err(store::Unusable::Unreachable(e)) => Err(e.to_string()),
+                Err(store::Unusable::Refused(failure)) => return Err(failure),
+            },
+            Some(_) | None => Ok(()),
+        };
+        probed = usable.is_ok();
+        match attempt(store, usable, volume, terms, data).await? {
+            Tried::Settled(how) => return Ok(how),
+            Tried::Again => {}
+            Tried::Wait(why) => {
+                let text = format!("waits for the store {}: {why}", terms.store);
+                tracing::warn!("{text}");
+                // Without a supervisor there is nobody to tell; the log has it.
+                let _ = notify(&format!("STATUS={text}"));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// One look and one deed.
+pub(super) async fn attempt(
+    store: Option<&Store>,
+    usable: Result<(), String>,
+    volume: &Volume,
+    terms: &Terms,
+    data: &Path,
+) -> Result<Tried, Failure> {
+    let identity = Identity::load(&volume.identity)?;
+    let present = present(&volume.pgdata)?;
+    let seen = match (store, usable) {
+        (None, _) => Seen::NoStore,
+        (Some(_), Err(why)) => Seen::Unreachable(why),
+        (Some(store), Ok(())) => look(store, identity.as_ref()).await.or_else(unreachable)?,
+    };
+    let facts = Facts {
+        project: terms.project.clone(),
+        store: terms.store.clone(),
+        takeover: terms.takeover,
+        mode: terms.mode,
+        identity: identity.clone(),
+        data: present,
+        seen,
+    };
+    match (decide(&facts), store) {
+        (Decision::Refuse(why), _) => {
+            Err(Failure::refused(why.replace("{data}", &data.display().to_string())))
+        }
+        (Decision::Wait(why), _) => Ok(Tried::Wait(why)),
+        (Decision::Local, _) => {
+            if identity.is_none() {
+                new_identity(terms, None, Origin::Fresh).save(&volume.identity)?;
+            }
+            Ok(Tried::Settled("no store is set: this volume is the only copy, UNPROTECTED".to_owned()))
+        }
+        (Decision::Proceed { epoch, unconfirmed: Some(why) }, _) => Ok(Tried::Settled(format!(
+            "the store does not answer ({why}): goes on as epoch {epoch}, unconfirmed, because mode is available"
+        ))),
+        (Decision::Proceed { epoch, unconfirmed: None }, Some(store)) => {
+            if let (Some(Identity { origin: Origin::Takeover { from }, .. }), Data::Missing) =
+                (&identity, present)
+            {
+                match wait_for_former(store, *from, terms.ttl).await {
+                    Ok(()) => {}
+                    Err(e) => return transient(e),
+                }
+            }
+            Ok(Tried::Settled(format!("owns epoch {epoch} of {}", terms.store)))
+        }
+        (Decision::Claim { epoch, origin }, Some(store)) => {
+            let new = new_identity(terms, Some(epoch), origin);
+            failpoint::hit("claim.before-identity");
+            new.save(&volume.identity)?;
+            failpoint::hit("claim.after-identity");
+            create(store, &new, epoch, identity.as_ref(), volume, terms).await
+        }
+        (Decision::Finish { epoch }, Some(store)) => match &identity {
+            Some(identity) => create(store, identity, epoch, None, volume, terms).await,
+            None => Ok(Tried::Again),
+        },
+        // Without a store nothing is claimed; `decide` never says so.
+        (Decision::Proceed { .. } | Decision::Claim { .. } | Decision::Finish { .. }, None) => {
+            Ok(Tried::Again)
+        }
+    }
+}
+
+/// Creates the owner object of an identity that is durable on the volume.
+async fn create(
+    store: &Store,
+    identity: &Identity,
+    epoch: Epoch,
+    former: Option<&Identity>,
+    volume: &Volume,
+    terms: &Terms,
+) -> Result<Tried, Failure> {
+    let record = Record {
+        project: identity.project.clone(),
+        epoch,
+        incarnation: identity.incarnation,
+        machine: terms.machine.clone(),
+        mode: terms.mode,
+    };
+    let body =
+        serde_json::to_vec_pretty(&record).map_err(|e| Failure::gave_up(format!("owner object: {e}")))?;
+    match store.create(&record::key(epoch), body).await {
+        Ok(()) => {
+            failpoint::hit("claim.after-put");
+            // What follows a claim, such as the wait for a strict former owner, is the same as after a kill right here.
+            Ok(Tried::Again)
+        }
+        Err(e) if e.kind == Kind::Conflict => match read(store, epoch).await {
+            Ok(Some(there)) if there.incarnation == identity.incarnation => Ok(Tried::Again),
+            Ok(_) => {
+                // Somebody was first: this volume never owned it, and says so again as before.
+                put_back(former, &volume.identity)?;
+                Ok(Tried::Again)
+            }
+            Err(e) => transient(e),
+        },
+        // Carried out or not: the next look at the store tells, by the incarnation.
+        Err(e) => transient(e),
+    }
+}
+
+fn put_back(former: Option<&Identity>, path: &Path) -> Result<(), Failure> {
+    match former {
+        Some(former) => former.save(path),
+        None => match std::fs::remove_file(path) {
+            Ok(()) => super::durable::sync_parent(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+        .map_err(|e| Failure::gave_up(format!("{}: cannot be removed: {e}", path.display()))),
+    }
+}
+
+/// A strict former owner freezes itself when it cannot confirm for its TTL; its taker waits twice that before it opens.
+async fn wait_for_former(store: &Store, former: Epoch, ttl: Duration) -> Result<(), StoreError> {
+    match read(store, former).await? {
+        Some(Record { mode: Mode::Strict, machine, .. }) => {
+            let wait = ttl * 2;
+            let shown = crate::spec::duration::show(wait);
+            let text =
+                format!("waits {shown} for the former owner, epoch {former} (machine {machine}), to freeze");
+            tracing::info!("{text}");
+            // Without a supervisor there is nobody to tell; the log has it.
+            let _ = notify(&format!("STATUS={text}"));
+            tokio::time::sleep(wait).await;
+            Ok(())
+        }
+        Some(Record { mode: Mode::Available, .. }) | None => Ok(()),
+    }
+}
+
+fn new_identity(terms: &Terms, epoch: Option<Epoch>, origin: Origin) -> Identity {
+    Identity {
+        project: terms.project.clone(),
+        epoch,
+        incarnation: Uuid::new_v4(),
+        origin,
+        system_identifier: None,
+        store: if epoch.is_some() { terms.store.clone() } else { String::new() },
+    }
+}
+
+fn present(pgdata: &Path) -> Result<Data, Failure> {
+    match std::fs::read_dir(pgdata) {
+        Ok(mut entries) => Ok(if entries.next().is_some() { Data::Present } else { Data::Missing }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Data::Missing),
+        Err(e) => Err(Failure::refused(format!(
+            "{}: cannot be read ({e}): it should be a directory of Postgres's, or not be there",
+            pgdata.display()
+        ))),
+    }
+}
+
+async fn look(store: &Store, identity: Option<&Identity>) -> Result<Seen, StoreError> {
+    let highest = highest(store).await?;
+    let (own, own_cluster) = match identity.and_then(|i| i.epoch) {
+        Some(epoch) => {
+            let opened = if cluster::read(store, epoch).await?.is_some() { Opened::Yes } else { Opened::No };
+            (read(store, epoch).await?, opened)
+        }
+        None => (None, Opened::No),
+    };
+    let strangers = match highest {
+        Some(_) => Strangers::None,
+        None => {
+            let all = store.list("").await?;
+            let stranger =
+                all.into_iter().find(|e| !e.key.starts_with("_probe/") && !e.key.starts_with("owner/"));
+            stranger.map_or(Strangers::None, |e| Strangers::Some(e.key))
+        }
+    };
+    Ok(Seen::Reached { highest, own, own_cluster, strangers })
+}
+
+/// What an error of the store is for the decision: no answer, or an end.
+fn unreachable(e: StoreError) -> Result<Seen, Failure> {
+    match e.kind {
+        Kind::Transient => Ok(Seen::Unreachable(e.to_string())),
+        Kind::Absent | Kind::Conflict | Kind::Denied | Kind::Broken => Err(Failure::config(format!(
+            "{e}: check SUPAFLY_STORE and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3)"
+        ))),
+    }
+}
+
+fn transient(e: StoreError) -> Result<Tried, Failure> {
+    match unreachable(e)? {
+        Seen::Unreachable(why) => Ok(Tried::Wait(why)),
+        Seen::NoStore | Seen::Reached { .. } => Ok(Tried::Again),
+    }
+}

@@ -1,0 +1,293 @@
+//! The protocol of ownership, as a decision: from what is on the volume, what is in the store and what the settings
+//! allow, to the one thing to do next.
+//!
+//! Pure. The order of effects around it is the edge's (`claim.rs`): the identity with its new incarnation is durable
+//! *before* the owner object is created, so that a lost reply or a kill is settled by reading the object and comparing.
+
+use super::{Epoch, Identity, Origin, Record};
+use crate::config::{Mode, Takeover};
+
+/// Whether there is a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// `pgdata` is there and not empty.
+    Present,
+    /// It is not.
+    Missing,
+}
+
+/// What the store showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// There is no store.
+    NoStore,
+    /// It did not answer.
+    Unreachable(String),
+    /// It answered.
+    Reached {
+        /// The present owner.
+        highest: Option<Record>,
+        /// The owner object of this volume's own epoch.
+        own: Option<Record>,
+        /// Whether this volume's own epoch has ever opened a cluster.
+        own_cluster: Opened,
+        /// Whether a prefix without owner holds other objects.
+        strangers: Strangers,
+    },
+}
+
+/// Whether an epoch has a `cluster.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It has: Postgres may have run in it.
+    Yes,
+    /// It has not.
+    No,
+}
+
+/// Objects of nobody we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    /// None.
+    None,
+    /// At least this one.
+    Some(String),
+}
+
+/// Everything that the decision rests on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `SUPAFLY_PROJECT`
+    pub project: String,
+    /// `SUPAFLY_STORE`, as shown.
+    pub store: String,
+    /// `SUPAFLY_TAKEOVER`
+    pub takeover: Takeover,
+    /// `SUPAFLY_MODE`
+    pub mode: Mode,
+    /// What the volume says of itself.
+    pub identity: Option<Identity>,
+    /// Whether it has data.
+    pub data: Data,
+    /// What the store showed.
+    pub seen: Seen,
+}
+
+/// The one thing to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// There is no store: the volume's identity is local.
+    Local,
+    /// This volume is the owner; or, without an answer of the store, goes on as the owner that it was.
+    Proceed {
+        /// Of this epoch.
+        epoch: Epoch,
+        /// Why the store could not confirm it; `None` when it did.
+        unconfirmed: Option<String>,
+    },
+    /// Claim this epoch with a new incarnation.
+    Claim {
+        /// Which.
+        epoch: Epoch,
+        /// How the volume comes to it.
+        origin: Origin,
+    },
+    /// The identity is on the volume, its object is not in the store: create it.
+    Finish {
+        /// Which.
+        epoch: Epoch,
+    },
+    /// Touch nothing, and say why.
+    Refuse(String),
+    /// Nothing can be decided without the store; try again.
+    Wait(String),
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(facts: &Facts) -> Decision {
+    match (&facts.seen, &facts.identity) {
+        (Seen::NoStore, identity) => without_store(identity.as_ref()),
+        (Seen::Unreachable(why), Some(identity)) => match (identity.epoch, facts.mode, facts.data) {
+            (Some(epoch), Mode::Available, Data::Present) if matches(facts, identity).is_none() => {
+                Decision::Proceed { epoch, unconfirmed: Some(why.clone()) }
+            }
+            (Some(_) | None, Mode::Available | Mode::Strict, Data::Present | Data::Missing) => {
+                Decision::Wait(why.clone())
+            }
+        },
+        (Seen::Unreachable(why), None) => Decision::Wait(why.clone()),
+        (Seen::Reached { highest, own, own_cluster, strangers }, Some(identity)) => match identity.epoch {
+            Some(epoch) => {
+                if let Some(refusal) = matches(facts, identity) {
+                    return Decision::Refuse(refusal);
+                }
+                with_epoch(facts, identity, epoch, highest.as_ref(), own.as_ref(), *own_cluster, strangers)
+            }
+            None => without_epoch(facts, highest.as_ref(), strangers),
+        },
+        (Seen::Reached { highest, strangers, .. }, None) => without_epoch(facts, highest.as_ref(), strangers),
+    }
+}
+
+fn without_store(identity: Option<&Identity>) -> Decision {
+    match identity.and_then(|i| i.epoch.map(|e| (i, e))) {
+        Some((identity, epoch)) => Decision::Refuse(format!(
+            "this volume owns epoch {epoch} of {} and SUPAFLY_STORE is not set: without its store it would go on \
+             unprotected; set SUPAFLY_STORE={}",
+            identity.store, identity.store
+        )),
+        None => Decision::Local,
+    }
+}
+
+/// Why this volume's identity does not fit the settings.
+fn matches(facts: &Facts, identity: &Identity) -> Option<String> {
+    if identity.project != facts.project {
+        return Some(format!(
+            "this volume belongs to project `{}`, and SUPAFLY_PROJECT says `{}`: mount the right volume or set the right \
+             project",
+            identity.project, facts.project
+        ));
+    }
+    (!identity.store.is_empty() && identity.store != facts.store).then(|| {
+        format!(
+            "this volume archives to {}, and SUPAFLY_STORE says {}: set SUPAFLY_STORE back (a cluster moves to another \
+             store by a restore there)",
+            identity.store, facts.store
+        )
+    })
+}
+
+fn with_epoch(
+    facts: &Facts,
+    identity: &Identity,
+    epoch: Epoch,
+    highest: Option<&Record>,
+    own: Option<&Record>,
+    own_cluster: Opened,
+    strangers: &Strangers,
+) -> Decision {
+    match own {
+        Some(own) if own.incarnation == identity.incarnation => {
+            if let Some(successor) = highest.filter(|h| h.epoch > epoch) {
+                return Decision::Refuse(format!(
+                    "epoch {epoch} of this volume was taken over: {} (machine {}) owns {} now. Nothing here was touched; \
+                     what it had not archived is only on this volume. To make it a new machine, empty {{data}}",
+                    successor.epoch, successor.machine, facts.store
+                ));
+            }
+            match (facts.data, own_cluster) {
+                (Data::Missing, Opened::Yes) => lost_data(facts, own),
+                (Data::Present, Opened::Yes | Opened::No) | (Data::Missing, Opened::No) => {
+                    Decision::Proceed { epoch, unconfirmed: None }
+                }
+            }
+        }
+        Some(other) => match facts.data {
+            // We never owned it: somebody else's PUT was first. Without data we are as new.
+            Data::Missing => without_epoch(facts, highest, strangers),
+            Data::Present => Decision::Refuse(format!(
+                "epoch {epoch} of this volume is owned by another claim (machine {}): this volume is a copy of its, or of \
+                 an older time. Nothing was touched; to make it a new machine, empty {{data}}",
+                other.machine
+            )),
+        },
+        None => {
+            let expected = match identity.origin {
+                Origin::Fresh => None,
+                Origin::Takeover { from } => Some(from),
+            };
+            let there = highest.map(|h| h.epoch);
+            if there == expected && (expected.is_some() || *strangers == Strangers::None) {
+                return Decision::Finish { epoch };
+            }
+            if facts.data == Data::Missing && there.is_some() {
+                return without_epoch(facts, highest, strangers);
+            }
+            Decision::Refuse(format!(
+                "this volume owns epoch {epoch}, and {} has no object of it (its newest is {}): is SUPAFLY_STORE the right \
+                 one, or was the bucket emptied?",
+                facts.store,
+                there.map_or_else(|| "none".to_owned(), |e| e.to_string())
+            ))
+        }
+    }
+}
+
+/// The volume is the owner's, but its data is gone while the archive has some: that is a lost volume.
+fn lost_data(facts: &Facts, own: &Record) -> Decision {
+    match take(facts, own) {
+        Decision::Refuse(why) => Decision::Refuse(format!(
+            "the data directory of epoch {} is gone from this volume. {why}",
+            own.epoch
+        )),
+        decided @ (Decision::Local
+        | Decision::Proceed { .. }
+        | Decision::Claim { .. }
+        | Decision::Finish { .. }
+        | Decision::Wait(_)) => decided,
+    }
+}
+
+fn without_epoch(facts: &Facts, highest: Option<&Record>, strangers: &Strangers) -> Decision {
+    match (highest, strangers, facts.data) {
+        (None, Strangers::None, Data::Present | Data::Missing) => {
+            Decision::Claim { epoch: Epoch::FIRST, origin: Origin::Fresh }
+        }
+        (None, Strangers::Some(key), _) => Decision::Refuse(format!(
+            "{} holds objects that are not ours (such as {key}) and no owner: set SUPAFLY_STORE to an empty prefix",
+            facts.store
+        )),
+        (Some(owner), _, Data::Present) => Decision::Refuse(format!(
+            "this volume has data of its own, and {} belongs to epoch {} (project `{}`, machine {}): existing data can only \
+             claim an empty prefix; set SUPAFLY_STORE to one, or empty the volume to restore from that prefix",
+            facts.store, owner.epoch, owner.project, owner.machine
+        )),
+        (Some(owner), _, Data::Missing) => take(facts, owner),
+    }
+}
+
+fn take(facts: &Facts, owner: &Record) -> Decision {
+    if owner.project != facts.project {
+        return Decision::Refuse(format!(
+            "{} belongs to project `{}`, not to `{}`: set SUPAFLY_STORE to a prefix of its own, or SUPAFLY_PROJECT={}",
+            facts.store, owner.project, facts.project, owner.project
+        ));
+    }
+    let epoch = owner.epoch;
+    let allowed = match facts.takeover {
+        Takeover::Never => false,
+        Takeover::Auto => true,
+        Takeover::Epoch(n) => n == epoch.0,
+    };
+    if allowed {
+        return Decision::Claim { epoch: epoch.next(), origin: Origin::Takeover { from: epoch } };
+    }
+    Decision::Refuse(format!(
+        "{} is owned by epoch {epoch} (machine {}) and this volume is not its. If that machine is gone for good, boot with \
+         SUPAFLY_TAKEOVER={} to restore here and become the owner{}",
+        facts.store,
+        owner.machine,
+        epoch.0,
+        match facts.takeover {
+            Takeover::Epoch(n) => format!(" (it says {n} now)"),
+            Takeover::Never | Takeover::Auto => String::new(),
+        }
+    ))
+}
+
+/// Whether ownership must be confirmed again: a quarter of the TTL after the last confirmation.
+#[must_use]
+pub fn confirm_due(since_last: Option<std::time::Duration>, ttl: std::time::Duration) -> bool {
+    since_last.is_none_or(|d| d >= ttl / 4)
+}
+
+/// Whether a strict owner must freeze: no confirmation for the TTL, on its own clock that counts suspended time.
+#[must_use]
+pub fn must_freeze(mode: Mode, since_last: std::time::Duration, ttl: std::time::Duration) -> bool {
+    match mode {
+        Mode::Strict => since_last >= ttl,
+        Mode::Available => false,
+    }
+}

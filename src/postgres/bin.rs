@@ -1,0 +1,83 @@
+//! Where Postgres's programs are and which major they are of.
+//!
+//! The data directory fits one major only, so the answer is asked of the program itself and never guessed from a path.
+
+use crate::config::Settings;
+use crate::exit::Failure;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where Debian's packages put each major.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// Postgres's programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bin {
+    /// The directory that holds `postgres`, `initdb`, `pg_controldata`.
+    pub directory: PathBuf,
+    /// The major version of `postgres` in it.
+    pub major: u32,
+}
+
+impl Bin {
+    /// The path of one of the programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// Finds the programs: `SUPAFLY_PG_BIN`, else the newest major below `/usr/lib/postgresql`.
+///
+/// # Errors
+/// 78 when there is none or it does not say its version.
+pub fn find(settings: &Settings) -> Result<Bin, Failure> {
+    let directory = match &settings.pg_bin {
+        Some(directory) => directory.clone(),
+        None => newest(Path::new(DEBIAN)).ok_or_else(|| {
+            Failure::config(format!(
+                "no Postgres below {DEBIAN}/<major>/bin: install it, or name its directory by SUPAFLY_PG_BIN"
+            ))
+        })?,
+    };
+    let program = directory.join("postgres");
+    let asked = Command::new(&program).arg("--version").stdin(Stdio::null()).env("LC_ALL", "C").output();
+    let output = asked.map_err(|e| {
+        Failure::config(format!(
+            "{}: cannot be run: {e}; SUPAFLY_PG_BIN names its directory",
+            program.display()
+        ))
+    })?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let major = version(&said).ok_or_else(|| {
+        Failure::config(format!("{} --version says `{}`: not a Postgres", program.display(), said.trim()))
+    })?;
+    Ok(Bin { directory, major })
+}
+
+fn newest(root: &Path) -> Option<PathBuf> {
+    let majors = std::fs::read_dir(root).ok()?.filter_map(|e| {
+        let major: u32 = e.ok()?.file_name().to_str()?.parse().ok()?;
+        root.join(major.to_string()).join("bin/postgres").exists().then_some(major)
+    });
+    majors.max().map(|m| root.join(m.to_string()).join("bin"))
+}
+
+/// `postgres (PostgreSQL) 15.18 (Debian 15.18-1.pgdg120+1)` → 15
+fn version(text: &str) -> Option<u32> {
+    let rest = text.strip_prefix("postgres (PostgreSQL) ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn the_major_is_read_from_what_postgres_says() {
+        assert_eq!(version("postgres (PostgreSQL) 15.18 (Debian 15.18-1)\n"), Some(15));
+        assert_eq!(version("postgres (PostgreSQL) 19devel\n"), Some(19));
+        assert_eq!(version("postgres 15"), None);
+    }
+}

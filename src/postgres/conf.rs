@@ -1,0 +1,197 @@
+//! `postgresql.conf`, rendered at every boot from facts. Pure.
+//!
+//! The file lies in the run directory, not in the data directory, so that a restored or adopted cluster gets this
+//! machine's sizes, paths and archive, and never those of where it was made. `postgresql.auto.conf` (ALTER SYSTEM) of
+//! the cluster still wins for what users may set.
+
+use super::control::Floors;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+/// Whether and how WAL leaves the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// No store: nothing is archived and every status says so.
+    Off,
+    /// Through keeper.
+    On {
+        /// Our own executable.
+        program: PathBuf,
+        /// A segment is closed at the latest after this time.
+        timeout: Duration,
+    },
+}
+
+/// Everything that the configuration depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Memory that we may use, in bytes.
+    pub memory: u64,
+    /// Processors that we may use.
+    pub processors: usize,
+    /// The data directory.
+    pub pgdata: PathBuf,
+    /// Directory of the Unix socket.
+    pub sockets: PathBuf,
+    /// Directory of the rendered `pg_hba.conf` and `pg_ident.conf`.
+    pub rendered: PathBuf,
+    /// `listen_addresses`; empty = no TCP.
+    pub listen: String,
+    /// The port.
+    pub port: u16,
+    /// Access to the Unix socket.
+    pub socket_mode: u32,
+    /// See [`Archive`].
+    pub archive: Archive,
+    /// What a recovery may not go below.
+    pub floors: Floors,
+}
+
+/// A string literal of `postgresql.conf`.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A program for the shell and for Postgres's own `%` escapes.
+fn command(program: &std::path::Path, arguments: &str) -> String {
+    let path = program.display().to_string().replace('%', "%%");
+    let path = path.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('`', "\\`");
+    quoted(&format!("\"{path}\" {arguments}"))
+}
+
+/// Renders the file.
+#[must_use]
+pub fn render(facts: &Facts) -> String {
+    let mut text =
+        "# Rendered at every boot by `supafly datadir`: changes here are lost. ALTER SYSTEM is kept.\n"
+            .to_owned();
+    let mut set = |name: &str, value: String| text.push_str(&format!("{name} = {value}\n"));
+    let path = |p: &std::path::Path| quoted(&p.display().to_string());
+    let megabytes = |bytes: u64| format!("{}MB", bytes / MIB);
+
+    set("data_directory", path(&facts.pgdata));
+    set("hba_file", path(&facts.rendered.join("pg_hba.conf")));
+    set("ident_file", path(&facts.rendered.join("pg_ident.conf")));
+    set("listen_addresses", quoted(&facts.listen));
+    set("port", facts.port.to_string());
+    set("unix_socket_directories", path(&facts.sockets));
+    set("unix_socket_permissions", format!("{:04o}", facts.socket_mode));
+    set("password_encryption", "'scram-sha-256'".to_owned());
+    set("tcp_keepalives_idle", "30".to_owned());
+    set("tcp_keepalives_interval", "10".to_owned());
+    set("tcp_keepalives_count", "3".to_owned());
+    set("tcp_user_timeout", "60000".to_owned());
+    set("client_connection_check_interval", "'5s'".to_owned());
+
+    // A quarter for Postgres's own cache is the manual's advice; a small machine keeps more for everything else.
+    let share = if facts.memory < 1024 * MIB { facts.memory / 8 } else { facts.memory / 4 };
+    let buffers = share.clamp(32 * MIB, 8192 * MIB);
+    let connections = u32::try_from(facts.memory / (10 * MIB)).unwrap_or(u32::MAX).clamp(60, 200);
+    let connections = connections.max(facts.floors.max_connections);
+    let work = (facts.memory / 4 / u64::from(connections.max(1))).clamp(MIB, 64 * MIB);
+    set("shared_buffers", megabytes(buffers));
+    set("effective_cache_size", megabytes((facts.memory / 2).max(64 * MIB)));
+    set("work_mem", megabytes(work));
+    set("maintenance_work_mem", megabytes((facts.memory / 16).clamp(16 * MIB, 1024 * MIB)));
+    set("max_connections", connections.to_string());
+    let processors = u32::try_from(facts.processors).unwrap_or(1).max(1);
+    set("max_worker_processes", (processors + 8).max(16).max(facts.floors.max_worker_processes).to_string());
+    set("max_parallel_workers", processors.to_string());
+    set("max_wal_senders", facts.floors.max_wal_senders.max(10).to_string());
+    set("max_replication_slots", "10".to_owned());
+    set("max_prepared_transactions", facts.floors.max_prepared_transactions.to_string());
+    set("max_locks_per_transaction", facts.floors.max_locks_per_transaction.max(64).to_string());
+
+    set("wal_level", "logical".to_owned());
+    set("wal_compression", "on".to_owned());
+    set("wal_log_hints", "on".to_owned());
+    set("fsync", "on".to_owned());
+    set("full_page_writes", "on".to_owned());
+    set("min_wal_size", "80MB".to_owned());
+    set("max_wal_size", "1GB".to_owned());
+    set("checkpoint_completion_target", "0.9".to_owned());
+    match &facts.archive {
+        Archive::Off => set("archive_mode", "off".to_owned()),
+        Archive::On { program, timeout } => {
+            set("archive_mode", "on".to_owned());
+            set("archive_command", command(program, "wal-push %p"));
+            set("archive_timeout", format!("'{}s'", timeout.as_secs().max(1)));
+            set("restore_command", command(program, "wal-fetch %f %p"));
+            set("recovery_target_timeline", "'latest'".to_owned());
+        }
+    }
+
+    set("logging_collector", "off".to_owned());
+    set("log_destination", "'stderr'".to_owned());
+    set("log_line_prefix", "'%m [%p] '".to_owned());
+    set("log_timezone", "'UTC'".to_owned());
+    set("lc_messages", "'C'".to_owned());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            memory: 2048 * MIB,
+            processors: 2,
+            pgdata: "/data/pgdata".into(),
+            sockets: "/run/supafly/postgres".into(),
+            rendered: "/run/supafly/postgres".into(),
+            listen: "*".into(),
+            port: 5432,
+            socket_mode: 0o777,
+            archive: Archive::On { program: "/usr/bin/supafly".into(), timeout: Duration::from_secs(60) },
+            floors: Floors::default(),
+        }
+    }
+
+    #[test]
+    fn the_file_of_a_machine_of_two_gigabytes_is_this() {
+        assert_eq!(render(&facts()), include_str!("golden/2g.conf"));
+    }
+
+    #[test]
+    fn without_a_store_nothing_is_archived() {
+        let text = render(&Facts { archive: Archive::Off, ..facts() });
+        assert!(text.contains("\narchive_mode = off\n") && !text.contains("_command ="), "{text}");
+    }
+
+    #[test]
+    fn a_path_cannot_leave_its_quotes() {
+        let text = render(&Facts {
+            pgdata: "/data/o'neill\\".into(),
+            archive: Archive::On { program: "/opt/$HOME/50%/a\"b".into(), timeout: Duration::ZERO },
+            ..facts()
+        });
+        assert!(text.contains(r"data_directory = '/data/o''neill\\'"), "{text}");
+        assert!(text.contains(r#"archive_command = '"/opt/\\$HOME/50%%/a\\"b" wal-push %p'"#), "{text}");
+        assert!(text.contains("archive_timeout = '1s'"), "{text}");
+    }
+
+    #[test]
+    fn what_the_primary_had_is_never_undercut() {
+        let floors = Floors {
+            max_connections: 900,
+            max_worker_processes: 77,
+            max_wal_senders: 55,
+            max_prepared_transactions: 33,
+            max_locks_per_transaction: 222,
+        };
+        let text = render(&Facts { floors, memory: 256 * MIB, ..facts() });
+        for line in [
+            "max_connections = 900",
+            "max_worker_processes = 77",
+            "max_wal_senders = 55",
+            "max_prepared_transactions = 33",
+            "max_locks_per_transaction = 222",
+            "shared_buffers = 32MB",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
+        }
+    }
+}

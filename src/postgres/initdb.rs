@@ -1,0 +1,144 @@
+//! A new cluster, staged: made beside its place, made durable, and only then given its name.
+//!
+//! A kill at any moment leaves a staging directory that the next boot throws away, or a whole cluster with our roles.
+
+use super::account::Account;
+use super::bin::Bin;
+use super::lsn::SegmentSize;
+use super::private::Private;
+use super::{Place, tree};
+use crate::exit::Failure;
+use crate::failpoint;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// An empty cluster and its first WAL, with something to spare.
+const NEEDED: u64 = 96 << 20;
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+
+/// Makes the cluster.
+///
+/// # Errors
+/// 70 when a step fails; what is half made is not at `pgdata`.
+pub(super) fn make(place: &Place<'_>) -> Result<(), Failure> {
+    let Place { settings, bin, postgres, .. } = place;
+    let staging = place.staging();
+    let pgdata = settings.pgdata();
+    tree::remove(&staging)?;
+    tree::room(&settings.data, NEEDED + SegmentSize::DEFAULT.bytes(), "a new cluster")?;
+    tree::make(&staging, 0o750, postgres)?;
+    initdb(place, bin, postgres, &staging)?;
+    failpoint::hit("datadir.after-initdb");
+    roles(place, &staging)?;
+    failpoint::hit("datadir.after-roles");
+    tree::sync(&staging)?;
+    failpoint::hit("datadir.after-fsync");
+    tree::publish(&staging, &pgdata)?;
+    failpoint::hit("datadir.after-rename");
+    tracing::info!(pgdata = %pgdata.display(), "made a new cluster of Postgres {}", bin.major);
+    Ok(())
+}
+
+fn initdb(place: &Place<'_>, bin: &Bin, postgres: &Account, staging: &Path) -> Result<(), Failure> {
+    let settings = place.settings;
+    let password = PasswordFile::make(place)?;
+    let mut command = postgres.command(&bin.program("initdb"), settings, "KILL");
+    command
+        .args(["-U", "postgres", "--data-checksums", "--encoding=UTF8", "--allow-group-access", "--no-sync"])
+        .args(["--auth=scram-sha-256", "--no-instructions"])
+        .arg(format!("--locale={}", settings.pg_locale))
+        .arg(format!("--pwfile={}", password.0.display()))
+        .arg("-D")
+        .arg(staging)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output =
+        command.output().map_err(|e| Failure::gave_up(format!("setpriv (for initdb) cannot be run: {e}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim();
+    if said.contains("No space left on device") {
+        let text = "the disk is full: make room or grow the volume";
+        return Err(Failure::gave_up(format!("initdb in {}: {text}\n{said}", staging.display())));
+    }
+    let hint = if said.contains("locale") { "; SUPAFLY_PG_LOCALE must be one of `locale -a`" } else { "" };
+    Err(Failure::gave_up(format!("initdb in {} failed ({}){hint}\n{said}", staging.display(), output.status)))
+}
+
+/// The superuser's password, for initdb's eyes: a file of the user that runs it, gone with this value.
+struct PasswordFile(PathBuf);
+
+impl PasswordFile {
+    fn make(place: &Place<'_>) -> Result<PasswordFile, Failure> {
+        let source = place.settings.own().join("secrets").join("postgres-password");
+        let text = fs::read(&source).map_err(|e| {
+            Failure::gave_up(format!("{}: cannot be read: {e}; `supafly secrets` makes it", source.display()))
+        })?;
+        let path = place.settings.run.join("initdb-password");
+        tree::remove(&path)?;
+        let written = || -> std::io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
+            file.write_all(&text)?;
+            let (uid, gid) = (place.postgres.uid.as_raw(), place.postgres.gid.as_raw());
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))
+        };
+        let made = PasswordFile(path.clone());
+        written().map_err(|e| tree::failed(&path, "write this file", &e))?;
+        Ok(made)
+    }
+}
+
+impl Drop for PasswordFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
+    let facts = place.facts(super::conf::Archive::Off, super::control::Floors::default());
+    let mut private =
+        Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
+    private.wait_ready(START, |_| {})?;
+    let sql = grants(place.bin.major);
+    place.runtime.block_on(async {
+        let failed =
+            |e: tokio_postgres::Error| private.failure(&format!("refused the role supafly: {}", said(&e)));
+        let (client, connection) =
+            private.connection().connect(tokio_postgres::NoTls).await.map_err(failed)?;
+        let driver = tokio::spawn(connection);
+        let done = client.batch_execute(&sql).await.map_err(failed);
+        drop(client);
+        let _ = driver.await;
+        done
+    })?;
+    private.stop(STOP)
+}
+
+/// A database error with its cause.
+pub(crate) fn said(e: &tokio_postgres::Error) -> String {
+    e.as_db_error().map_or_else(|| e.to_string(), |db| db.message().to_owned())
+}
+
+/// What keeper and the engine need and no more.
+fn grants(major: u32) -> String {
+    let backup = if major >= 15 {
+        "pg_backup_start(text, boolean), pg_catalog.pg_backup_stop(boolean)"
+    } else {
+        "pg_start_backup(text, boolean, boolean), pg_catalog.pg_stop_backup(boolean, boolean)"
+    };
+    format!(
+        "begin;\n\
+         create role supafly login;\n\
+         grant pg_monitor, pg_read_all_settings to supafly;\n\
+         grant execute on function pg_catalog.{backup}, pg_catalog.pg_switch_wal(), \
+         pg_catalog.pg_create_restore_point(text) to supafly;\n\
+         commit;"
+    )
+}

@@ -1,0 +1,204 @@
+//! A private postmaster: for making roles and for replaying the archive, before the real one may start.
+//!
+//! No TCP, a socket directory that only its user (and root) can enter, ended when this value goes, and killed by the
+//! kernel when we die. It is ready when its own pid file says so; no connection is tried before that.
+
+use super::account::Account;
+use super::bin::Bin;
+use super::{conf, hba, tree};
+use crate::config::Settings;
+use crate::exit::Failure;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Between two looks at something that has no event.
+const LOOK: Duration = Duration::from_millis(50);
+/// Lines kept for the message when it fails.
+const KEPT: usize = 20;
+
+/// A running private postmaster.
+#[derive(Debug)]
+pub struct Private {
+    child: Child,
+    pgdata: PathBuf,
+    sockets: PathBuf,
+    port: u16,
+    said: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
+    ended: bool,
+}
+
+impl Private {
+    /// Starts one on `pgdata`, as the user that runs Postgres. `facts` are those of the real configuration; what makes
+    /// it private is set here.
+    ///
+    /// # Errors
+    /// 70 when files cannot be written or it cannot be started.
+    pub fn start(
+        settings: &Settings,
+        bin: &Bin,
+        account: &Account,
+        pgdata: &Path,
+        facts: &conf::Facts,
+        users: &hba::Users,
+    ) -> Result<Private, Failure> {
+        let sockets = settings.run.join("private");
+        tree::remove(&sockets)?;
+        tree::make(&sockets, 0o700, account)?;
+        let facts = conf::Facts {
+            pgdata: pgdata.to_path_buf(),
+            sockets: sockets.clone(),
+            rendered: sockets.clone(),
+            listen: String::new(),
+            socket_mode: 0o700,
+            ..facts.clone()
+        };
+        let config = super::write_configuration(&facts, users)?;
+        let mut command = account.command(&bin.program("postgres"), settings, "QUIT");
+        command.arg("-D").arg(pgdata).arg("-c").arg(format!("config_file={}", config.display()));
+        // Without it the pid file says `ready` only when recovery is over, and no setting can pause the replay.
+        command.args(["-c", "hot_standby=off"]);
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Failure::gave_up(format!("private Postgres: setpriv cannot be run: {e}")))?;
+        let said = Arc::new(Mutex::new(VecDeque::new()));
+        let reader = child.stderr.take().map(|pipe| {
+            let said = Arc::clone(&said);
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    tracing::info!("private postgres: {line}");
+                    let mut kept = said.lock().unwrap_or_else(PoisonError::into_inner);
+                    kept.push_back(line);
+                    if kept.len() > KEPT {
+                        kept.pop_front();
+                    }
+                }
+            })
+        });
+        let pgdata = pgdata.to_path_buf();
+        Ok(Private { child, pgdata, sockets, port: facts.port, said, reader, ended: false })
+    }
+
+    /// Waits until connections are taken; `look` is called at every turn with the time since the start.
+    ///
+    /// # Errors
+    /// 70 with its last lines when it ends instead, or when the deadline is over.
+    pub fn wait_ready(&mut self, deadline: Duration, mut look: impl FnMut(Duration)) -> Result<(), Failure> {
+        let begun = Instant::now();
+        loop {
+            self.alive()?;
+            if self.status().as_deref() == Some("ready") {
+                return Ok(());
+            }
+            if begun.elapsed() > deadline {
+                return Err(self.failure(&format!("was not ready within {} s", deadline.as_secs())));
+            }
+            look(begun.elapsed());
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    /// # Errors
+    /// 70 with its last lines when it has ended.
+    pub fn alive(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                self.ended = true;
+                self.join();
+                Err(self.failure(&format!("ended ({status})")))
+            }
+            Err(e) => Err(self.failure(&format!("cannot be waited for: {e}"))),
+        }
+    }
+
+    /// The eighth line of `postmaster.pid`: `starting`, `ready`, `standby`, `stopping`.
+    fn status(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.pgdata.join("postmaster.pid")).ok()?;
+        let pid = text.lines().next()?.trim().parse::<u32>().ok()?;
+        (pid == self.child.id()).then(|| text.lines().nth(7).map(|l| l.trim().to_owned())).flatten()
+    }
+
+    /// A connection's configuration, as the superuser.
+    #[must_use]
+    pub fn connection(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(&self.sockets).port(self.port).user("postgres").dbname("postgres");
+        config.connect_timeout(Duration::from_secs(10));
+        config
+    }
+
+    /// Stops it in order (fast), and proves that it did.
+    ///
+    /// # Errors
+    /// 70 when it did not end cleanly within the deadline.
+    pub fn stop(mut self, deadline: Duration) -> Result<(), Failure> {
+        self.signal(Signal::SIGINT);
+        match self.wait_end(deadline) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(self.failure(&format!("did not stop in order ({status})"))),
+            None => Err(self.failure(&format!("did not stop within {} s", deadline.as_secs()))),
+        }
+    }
+
+    fn wait_end(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let begun = Instant::now();
+        while begun.elapsed() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.ended = true;
+                self.join();
+                return Some(status);
+            }
+            std::thread::park_timeout(LOOK);
+        }
+        None
+    }
+
+    fn join(&mut self) {
+        // The last lines matter most. A grandchild that holds the pipe cannot outlive the postmaster for long.
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// A failure with the last lines that it wrote.
+    #[must_use]
+    pub fn failure(&self, what: &str) -> Failure {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: String = said.iter().map(|l| format!("\n  | {l}")).collect();
+        let full = if lines.contains("No space left on device") {
+            "; the disk is full: make room or grow the volume"
+        } else {
+            ""
+        };
+        Failure::gave_up(format!("private Postgres on {} {what}{full}{lines}", self.pgdata.display()))
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.signal(Signal::SIGQUIT);
+            if self.wait_end(Duration::from_secs(6)).is_none() {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.sockets);
+    }
+}

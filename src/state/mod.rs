@@ -1,0 +1,194 @@
+//! The life of the services, and of the whole: what happened goes in, what to do comes out.
+//!
+//! ```text
+//!  Waiting ─► Spawning ─► Starting ─► Ready          Stopping ─► Clearing ─► Backoff | Done | Down | GaveUp
+//!     ▲           │           │         │  (exit, deadline, stop, fence)          │
+//!     └───────────┴───────────┴─────────┴──────────────────────────────────────── ┘
+//! ```
+//!
+//! Pure and total: no clock, no process, no file. One task owns the [`Machine`] and feeds it one stream of events; a
+//! late event of a former process can change nothing, because every process has a [`Run`] number. A service is never
+//! said to be down before its whole descent is proved gone (`Clearing` ends by [`Happened::DescentGone`] alone), and
+//! never started again before that: a new postmaster must not meet old backends.
+
+mod machine;
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use machine::{Answer, Cause, Event, Machine, Whole};
+pub use service::{Installed, Service, State};
+
+use crate::spec::{GivesUp, ServiceName};
+use nix::sys::signal::Signal;
+use std::fmt;
+
+/// Identity of one process of a service. Pids are reused; runs are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
+pub struct Run(pub u64);
+
+/// A process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
+pub struct Pid(pub i32);
+
+/// Whether a core was dumped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Core {
+    /// It was.
+    Dumped,
+    /// It was not.
+    None,
+}
+
+/// How a process ended, as what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited.
+    Exited(u8),
+    /// A signal killed it.
+    Signaled {
+        /// Which.
+        signal: Signal,
+        /// And whether it left a core.
+        core: Core,
+    },
+    /// The kernel killed it for memory.
+    OomKilled,
+    /// It never ran; what the system said.
+    SpawnFailed(String),
+}
+
+impl Ending {
+    /// The exit code, when it exited by itself.
+    #[must_use]
+    pub fn code(&self) -> Option<u8> {
+        match self {
+            Ending::Exited(code) => Some(*code),
+            Ending::Signaled { .. } | Ending::OomKilled | Ending::SpawnFailed(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Exited(code) => write!(f, "exit {code}"),
+            Ending::Signaled { signal, core: Core::Dumped } => write!(f, "{signal}, core dumped"),
+            Ending::Signaled { signal, core: Core::None } => write!(f, "{signal}"),
+            Ending::OomKilled => f.write_str("OOM killed"),
+            Ending::SpawnFailed(why) => write!(f, "could not be started: {why}"),
+        }
+    }
+}
+
+/// Why a service, or the whole, goes down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A signal to the supervisor or a request.
+    Asked(String),
+    /// Another service gave up and takes everything with it.
+    GaveUp(ServiceName),
+    /// It was not ready within its start deadline.
+    NeverReady,
+    /// It stopped saying that it is alive.
+    Watchdog,
+    /// It was fenced; the words are those of the service that asked for it.
+    Fenced(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Asked(by) => f.write_str(by),
+            Why::GaveUp(name) => write!(f, "{name} gave up"),
+            Why::NeverReady => f.write_str("not ready within its start deadline"),
+            Why::Watchdog => f.write_str("hung: no sign of life within its watchdog time"),
+            Why::Fenced(why) => write!(f, "fenced: {why}"),
+        }
+    }
+}
+
+/// What follows once a run's descent is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It stays down.
+    Down(Why),
+    /// The restart policy decides, by how it ended.
+    Policy,
+    /// It failed for a reason of ours, whatever its exit code: the restart policy decides as for a failure.
+    Failed(Why),
+    /// It is held.
+    Held(Why),
+}
+
+/// What the supervisor is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start a process for this run; answer with [`Happened::Spawned`] or [`Happened::SpawnFailed`].
+    Spawn {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+    /// Send a signal to the leader of this run (and SIGCONT after it).
+    Signal {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+        /// What.
+        signal: Signal,
+    },
+    /// Kill the whole descent of this run by SIGKILL, leader included.
+    Kill {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+    /// The leader has ended: kill what is left of its descent and answer with [`Happened::DescentGone`] when nothing is.
+    Clear {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+    /// SIGSTOP the whole descent first, then SIGKILL it: no ladder, no drain.
+    Fence {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+}
+
+/// What happened to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// It runs.
+    Spawned(Pid),
+    /// It could not be started.
+    SpawnFailed(String),
+    /// It said that it is ready, or its probe did.
+    Ready,
+    /// It said that it is alive.
+    Alive,
+    /// Its leader ended.
+    Exited(Ending),
+    /// Nothing of its descent is left.
+    DescentGone,
+}
+
+/// What giving up means, with its cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// What follows for the others.
+    pub how: GivesUp,
+    /// How it last ended.
+    pub last: Ending,
+    /// In words.
+    pub why: String,
+}

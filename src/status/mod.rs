@@ -1,0 +1,258 @@
+//! What the world sees: one typed status, made from the machine, published over the control socket.
+//!
+//! `supafly status`, health probes and every later face read this and nothing else. The shape is versioned; fields are
+//! added, never changed. Ages instead of times of day, because the wall clock of a resumed machine is wrong for a while.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::{Colour, render};
+
+use crate::spec::{Kind, ServiceName};
+use crate::state::{Cause, Machine, Service, State, Then, Whole};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A row of its own that a service reports, such as keeper's `archive` or `backup (wal-g 3.0.9)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// What it is about.
+    pub name: String,
+    /// One word: `ok`, or what is wrong.
+    pub state: String,
+    /// For people.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// What a service reported of itself, and when.
+#[derive(Clone, Debug, Default)]
+pub struct Reported {
+    /// Rows of its own.
+    pub rows: Vec<Row>,
+    /// Whether clients can be served, as it sees it, and the reason.
+    pub health: Option<(bool, String, Instant)>,
+    /// A line on what it does right now (`STATUS=` of sd_notify(3)).
+    pub text: Option<String>,
+    /// Free values for `--json`.
+    pub values: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The state of the whole, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overall {
+    /// On its way up.
+    Starting,
+    /// Clients can be served.
+    Ready,
+    /// It runs, but clients cannot be served, or something is held.
+    Degraded,
+    /// On its way down.
+    Stopping,
+    /// Down.
+    Stopped,
+}
+
+/// The whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this shape.
+    pub version: u32,
+    /// One word.
+    pub state: Overall,
+    /// Why not ready; empty when it is.
+    pub reason: String,
+    /// Since the supervisor's start, in milliseconds.
+    pub up_ms: u64,
+    /// Each service, dependencies first.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// One word.
+    pub state: String,
+    /// What it waits for, why it failed, what it is doing.
+    #[serde(default)]
+    pub detail: String,
+    /// How long it has been in this state, in milliseconds.
+    pub for_ms: u64,
+    /// Number of its present run.
+    pub run: Option<u64>,
+    /// Its leader.
+    pub pid: Option<i32>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// How it last ended.
+    pub last: Option<String>,
+    /// The last lines that it printed before it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+    /// What it reports in rows of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Row>,
+    /// Free values.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub values: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Makes the status of the machine.
+#[must_use]
+pub fn status(
+    machine: &Machine,
+    reported: &BTreeMap<ServiceName, Reported>,
+    output: &BTreeMap<ServiceName, Vec<String>>,
+    begun: Instant,
+    now: Instant,
+) -> Status {
+    let services: Vec<_> = machine
+        .services()
+        .map(|s| {
+            let empty = Reported::default();
+            let facts = reported.get(&s.spec().name).unwrap_or(&empty);
+            service(machine, s, facts, output.get(&s.spec().name), now)
+        })
+        .collect();
+    let (state, reason) = overall(machine, reported, now);
+    let up = now.saturating_duration_since(begun);
+    Status { version: 1, state, reason, up_ms: ms(up), services }
+}
+
+fn ms(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The whole in one word, and why it is not ready. Ready means: every service that is installed and not given up serves,
+/// and whoever must report health has reported a good one, lately.
+#[must_use]
+pub fn overall(
+    machine: &Machine,
+    reported: &BTreeMap<ServiceName, Reported>,
+    now: Instant,
+) -> (Overall, String) {
+    match machine.whole() {
+        Whole::Stopping { cause, .. } => {
+            let why = match cause {
+                Cause::Asked(by) => by.clone(),
+                Cause::GaveUp { name, why, .. } => format!("{name} gave up: {why}"),
+            };
+            return (Overall::Stopping, why);
+        }
+        Whole::Ended(exit) => return (Overall::Stopped, exit.sentence().to_owned()),
+        Whole::Up => {}
+    }
+    let mut starting = Vec::new();
+    let mut broken = Vec::new();
+    for s in machine.services() {
+        let name = &s.spec().name;
+        match s.state() {
+            State::Absent | State::Done => {}
+            State::Ready { .. } => {
+                if let Some(why) = unhealthy(s, reported.get(name), now) {
+                    broken.push(format!("{name}: {why}"));
+                }
+            }
+            State::GaveUp(given) => broken.push(format!("{name} gave up: {}", given.why)),
+            State::Backoff { last, .. } => broken.push(format!("{name} is down: {last}")),
+            State::Down(why) => broken.push(format!("{name} is stopped: {why}")),
+            State::Waiting if machine.is_blocked(name) => {}
+            State::Waiting | State::Spawning { .. } | State::Starting { .. } => {
+                starting.push(name.to_string())
+            }
+            State::Stopping { .. } | State::Clearing { .. } => {
+                // A oneshot that has just ended well is on its way to done.
+                if matches!(s.spec().kind, Kind::Daemon) {
+                    broken.push(format!("{name} is going down"));
+                } else {
+                    starting.push(name.to_string());
+                }
+            }
+        }
+    }
+    if !broken.is_empty() {
+        return (Overall::Degraded, broken.join("; "));
+    }
+    if !starting.is_empty() {
+        return (Overall::Starting, format!("not ready yet: {}", starting.join(", ")));
+    }
+    (Overall::Ready, String::new())
+}
+
+fn unhealthy(s: &Service, reported: Option<&Reported>, now: Instant) -> Option<String> {
+    let young = s.spec().reports_health?;
+    match reported.and_then(|r| r.health.as_ref()) {
+        None => Some("has not yet said that clients can be served".to_owned()),
+        Some((_, _, at)) if now.saturating_duration_since(*at) > young => Some(format!(
+            "has said nothing for {}",
+            crate::spec::duration::show(now.saturating_duration_since(*at))
+        )),
+        Some((false, reason, _)) => Some(reason.clone()),
+        Some((true, _, _)) => None,
+    }
+}
+
+fn service(
+    machine: &Machine,
+    s: &Service,
+    facts: &Reported,
+    output: Option<&Vec<String>>,
+    now: Instant,
+) -> ServiceStatus {
+    let name = &s.spec().name;
+    let said = facts.text.clone().unwrap_or_default();
+    let (state, detail, failed) = match s.state() {
+        State::Waiting => {
+            let on = machine.waits_for(name).unwrap_or_default();
+            let word = if machine.is_blocked(name) { "blocked" } else { "waiting" };
+            (word, format!("for {on}"), false)
+        }
+        State::Absent => {
+            ("absent", format!("{} is not installed", s.spec().exec.first().map_or("", |e| e)), false)
+        }
+        State::Spawning { .. } | State::Starting { .. } => ("starting", said, false),
+        State::Ready { .. } => ("ready", said, false),
+        State::Stopping { then, rung, .. } => {
+            let why = match then {
+                Then::Down(why) | Then::Failed(why) | Then::Held(why) => why.to_string(),
+                Then::Policy => String::new(),
+            };
+            let sent = s.spec().stop.rungs().get(*rung).map_or("SIGKILL", |r| r.signal.as_str());
+            ("stopping", format!("{sent} sent; {why}"), false)
+        }
+        State::Clearing { ending, .. } => {
+            ("stopping", format!("{ending}; its descendants are being cleared"), false)
+        }
+        State::Backoff { until, last } => {
+            let left = crate::spec::duration::show(until.saturating_duration_since(now));
+            ("backoff", format!("{last}; again in {left}"), true)
+        }
+        State::Done => ("done", String::new(), false),
+        State::Down(why) => ("stopped", why.to_string(), false),
+        State::GaveUp(given) => {
+            let word = match given.how {
+                crate::spec::GivesUp::Hold => "held",
+                crate::spec::GivesUp::Degrade | crate::spec::GivesUp::StopAll => "failed",
+            };
+            (word, given.why.clone(), true)
+        }
+    };
+    ServiceStatus {
+        name: name.to_string(),
+        state: state.to_owned(),
+        detail,
+        for_ms: ms(now.saturating_duration_since(s.since())),
+        run: s.run().map(|r| r.0),
+        pid: s.pid().map(|p| p.0),
+        restarts: s.restarts(),
+        last: s.last().map(ToString::to_string),
+        output: if failed { output.cloned().unwrap_or_default() } else { Vec::new() },
+        rows: facts.rows.clone(),
+        values: facts.values.clone(),
+    }
+}

@@ -1,0 +1,218 @@
+//! The actions of the machine, carried out: spawn, signal, kill, prove gone.
+
+use super::driver::{Driver, Owner};
+use super::launch::{self, Circumstances};
+use crate::os::descent::{self, Pass};
+use crate::os::lock::{Lock, LockError};
+use crate::os::output::Capture;
+use crate::os::procfs::{self, Process};
+use crate::spec::ServiceName;
+use crate::state::{Event, Happened, Pid, Run, Whole};
+use nix::sys::signal::Signal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
+
+/// How soon we look again whether a descent is gone; an ending looks at once.
+const RECHECK: Duration = Duration::from_millis(10);
+
+/// A run that has, or may have, processes.
+pub(super) struct Life {
+    pub(super) name: ServiceName,
+    /// Its first process, while that is not reaped.
+    pub(super) leader: Option<i32>,
+    /// Its process group, which may outlive the leader.
+    group: i32,
+    pub(super) captures: Vec<Capture>,
+    readers: Vec<AbortHandle>,
+    /// The leader has ended, and its descent is being cleared.
+    pub(super) clearing: bool,
+    /// We have sent it a SIGKILL.
+    pub(super) killed: bool,
+}
+
+impl Driver {
+    /// Starts the process of a run. `None`: the answer follows, because its lock is not free yet.
+    pub(super) fn spawn(&mut self, name: &ServiceName, run: Run) -> Option<Happened> {
+        let lock = self.machine.plan().spec(name).and_then(|s| s.lock.clone());
+        if let Some(path) = lock.filter(|path| !self.locks.contains_key(path)) {
+            match self.take_lock(&path) {
+                Ok(()) => {}
+                Err(LockError::Busy { .. }) => {
+                    let until = Instant::now() + self.args.stop_budget;
+                    tracing::warn!(service = %name, lock = %path.display(), "the lock is busy; waiting for it");
+                    self.waiting_for_lock.push((name.clone(), run, until));
+                    return None;
+                }
+                Err(error @ LockError::Io { .. }) => return Some(Happened::SpawnFailed(error.to_string())),
+            }
+        }
+        Some(self.launch(name, run).unwrap_or_else(Happened::SpawnFailed))
+    }
+
+    fn take_lock(&mut self, path: &Path) -> Result<(), LockError> {
+        let lock = Lock::take(path, &self.holder)?;
+        self.locks.insert(path.to_path_buf(), lock);
+        Ok(())
+    }
+
+    /// Whether a lock that was busy is free now; past the deadline the holder is named and everything stops.
+    pub(super) fn retry_locks(&mut self, now: Instant) {
+        for (name, run, until) in std::mem::take(&mut self.waiting_for_lock) {
+            let Some(path) = self.machine.plan().spec(&name).and_then(|s| s.lock.clone()) else { continue };
+            let stopping = !matches!(self.machine.whole(), Whole::Up);
+            let taken = if self.locks.contains_key(&path) { Ok(()) } else { self.take_lock(&path) };
+            match taken {
+                _ if stopping => {
+                    let why = "stopped while it waited for its lock".to_owned();
+                    self.happened(&name, run, Happened::SpawnFailed(why));
+                }
+                Ok(()) => {
+                    let what = self.launch(&name, run).unwrap_or_else(Happened::SpawnFailed);
+                    self.happened(&name, run, what);
+                }
+                Err(LockError::Busy { .. }) if now < until => self.waiting_for_lock.push((name, run, until)),
+                Err(error @ LockError::Busy { .. }) => {
+                    let why =
+                        format!("{error}; stop it there first, or give this machine a volume of its own");
+                    self.refused = Some(why.clone());
+                    self.feed(Event::Stop(why.clone()));
+                    self.happened(&name, run, Happened::SpawnFailed(why));
+                }
+                Err(error @ LockError::Io { .. }) => {
+                    self.happened(&name, run, Happened::SpawnFailed(error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn launch(&mut self, name: &ServiceName, run: Run) -> Result<Happened, String> {
+        let spec = self.machine.plan().spec(name).ok_or("there is no such service")?.clone();
+        let lock = spec.lock.as_ref().and_then(|path| self.locks.get(path)).map(Lock::descriptor);
+        let around = Circumstances {
+            privilege: self.privilege,
+            environment: &self.args.environment,
+            descent: &self.rundir.descent,
+            notify: &self.rundir.notify_socket(),
+            run: run.0,
+            share: self.machine.plan().share(name),
+            lock,
+        };
+        let request = launch::request(&spec, &around)?;
+        let owner = Owner::Leader(name.clone(), run);
+        let spawned = self.processes.spawn(owner, &request).map_err(|e| e.to_string())?;
+        let mut life = Life {
+            name: name.clone(),
+            leader: Some(spawned.pid),
+            group: spawned.pid,
+            captures: Vec::new(),
+            readers: Vec::new(),
+            clearing: false,
+            killed: false,
+        };
+        let tail = self.tails.entry(name.clone()).or_default();
+        for (pipe, stream) in [(spawned.stdout, "stdout"), (spawned.stderr, "stderr")] {
+            match Capture::new(pipe, (name.as_str(), run.0, stream), &self.writer, tail) {
+                Ok(capture) => {
+                    life.captures.push(capture.clone());
+                    life.readers.push(self.readers.spawn(capture.follow()));
+                }
+                Err(error) => tracing::error!(service = %name, stream, %error, "cannot read its output"),
+            }
+        }
+        // A new life begins without the facts of the former.
+        self.reported.remove(name);
+        self.lives.insert(run, life);
+        Ok(Happened::Spawned(Pid(spawned.pid)))
+    }
+
+    /// A probe that is a command: it runs as the service, and belongs to its run.
+    pub(super) fn ask_by_command(&mut self, run: Run, argv: &[String], until: Instant) {
+        let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
+        let started = self.machine.plan().spec(&name).cloned().ok_or("there is no such service".to_owned());
+        let started = started.and_then(|mut spec| {
+            spec.exec = argv.to_vec();
+            let around = Circumstances {
+                privilege: self.privilege,
+                environment: &self.args.environment,
+                descent: &self.rundir.descent,
+                notify: &self.rundir.notify_socket(),
+                run: run.0,
+                share: self.machine.plan().share(&name),
+                lock: None,
+            };
+            let request = launch::request(&spec, &around)?;
+            self.processes.spawn(Owner::Probe(run), &request).map_err(|e| e.to_string())
+        });
+        match started {
+            Ok(spawned) => {
+                self.probes.command(run, spawned.pid, until);
+                // What it prints is read and thrown away, so that it never blocks on us.
+                for pipe in [spawned.stdout, spawned.stderr] {
+                    if let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) {
+                        self.readers.spawn(discard(pipe));
+                    }
+                }
+            }
+            Err(why) => {
+                self.probes.answered(run, Instant::now());
+                self.reported.entry(name).or_default().text = Some(format!("cannot probe it: {why}"));
+            }
+        }
+    }
+
+    /// To the leader only: what its children get is its own affair. SIGCONT follows, because a stopped process would
+    /// not see the signal.
+    pub(super) fn signal(&mut self, run: Run, signal: Signal) {
+        let Some(life) = self.lives.get_mut(&run) else { return };
+        life.killed |= signal == Signal::SIGKILL;
+        if let Some(pid) = life.leader {
+            self.processes.signal(pid, signal);
+            self.processes.signal(pid, Signal::SIGCONT);
+        }
+    }
+
+    fn members(&self, run: Run) -> Vec<Process> {
+        self.rundir.descent.members(run.0, &self.runs())
+    }
+
+    /// To everybody of a run, leader first.
+    pub(super) fn kill(&mut self, run: Run, signal: Signal) {
+        let Some(life) = self.lives.get_mut(&run) else { return };
+        life.killed = true;
+        let group = life.group;
+        if let Some(pid) = life.leader {
+            self.processes.signal(pid, signal);
+        }
+        if !procfs::is_ours() {
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
+        }
+        descent::signal_all(signal, || self.members(run));
+    }
+
+    /// Kills what is left of a run whose leader has ended; whether two scans agree that nothing is.
+    pub(super) fn clear_now(&mut self, run: Run) -> bool {
+        self.kill(run, Signal::SIGKILL);
+        if descent::empty(|| self.members(run)) != Pass::Proved {
+            self.recheck = Some(Instant::now() + RECHECK);
+            return false;
+        }
+        if let Some(life) = self.lives.remove(&run) {
+            life.captures.iter().for_each(Capture::drain);
+            life.readers.iter().for_each(AbortHandle::abort);
+        }
+        true
+    }
+
+    /// The same, and the machine is told.
+    pub(super) fn clear(&mut self, run: Run) {
+        let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
+        if self.clear_now(run) {
+            self.happened(&name, run, Happened::DescentGone);
+        }
+    }
+}
+
+async fn discard(mut pipe: tokio::net::unix::pipe::Receiver) {
+    let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
+}

@@ -1,0 +1,143 @@
+//! Asking services whether they are ready: never more than one question in flight per service, all aligned to the
+//! same tick, so that ten services with the same period cost one wake-up, not ten.
+
+use crate::probe::{self, ProbeError};
+use crate::spec::Check;
+use crate::state::Run;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Where the question to a run is.
+#[derive(Debug)]
+enum Asking {
+    /// Due then.
+    At(Instant),
+    /// A network question is under way; it has its own deadline.
+    Asked,
+    /// A command runs.
+    Command { pid: i32, until: Instant },
+}
+
+/// Every question.
+#[derive(Debug)]
+pub(super) struct Probes {
+    begun: Instant,
+    asking: BTreeMap<Run, (Asking, Duration)>,
+    answers: JoinSet<(Run, Result<(), ProbeError>)>,
+}
+
+impl Probes {
+    pub(super) fn new(begun: Instant) -> Probes {
+        Probes { begun, asking: BTreeMap::new(), answers: JoinSet::new() }
+    }
+
+    /// Keeps exactly the questions to these runs; a new one is due at once.
+    pub(super) fn keep(&mut self, wanted: &BTreeMap<Run, Duration>, now: Instant) {
+        self.asking.retain(|run, _| wanted.contains_key(run));
+        for (run, every) in wanted {
+            self.asking.entry(*run).or_insert((Asking::At(now), *every));
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.asking
+            .values()
+            .filter_map(|(asking, _)| match asking {
+                Asking::At(at) | Asking::Command { until: at, .. } => Some(*at),
+                Asking::Asked => None,
+            })
+            .min()
+    }
+
+    /// The runs to be asked now.
+    pub(super) fn due(&self, now: Instant) -> Vec<Run> {
+        let due = |asking: &Asking| matches!(asking, Asking::At(at) if *at <= now);
+        self.asking.iter().filter(|(_, (a, _))| due(a)).map(|(run, _)| *run).collect()
+    }
+
+    /// Commands whose time is up.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<(Run, i32)> {
+        self.asking
+            .iter()
+            .filter_map(|(run, (asking, _))| match asking {
+                Asking::Command { pid, until } if *until <= now => Some((*run, *pid)),
+                Asking::Command { .. } | Asking::At(_) | Asking::Asked => None,
+            })
+            .collect()
+    }
+
+    /// Asks over the network.
+    pub(super) fn ask(&mut self, run: Run, check: Check, timeout: Duration) {
+        let Some((asking, _)) = self.asking.get_mut(&run) else { return };
+        *asking = Asking::Asked;
+        self.answers.spawn(async move {
+            let question = async {
+                match &check {
+                    Check::Http { port, path } => probe::http(*port, path).await,
+                    Check::Tcp { port } => probe::tcp(*port).await,
+                    Check::Unix { path } => probe::unix(path).await,
+                    // Commands are started by the supervisor's own hand.
+                    Check::Exec { .. } => Err(ProbeError::Command("is not asked here".to_owned())),
+                }
+            };
+            let late = || Err(ProbeError::TimedOut(crate::spec::duration::show(timeout)));
+            (run, tokio::time::timeout(timeout, question).await.unwrap_or_else(|_| late()))
+        });
+    }
+
+    /// A command was started.
+    pub(super) fn command(&mut self, run: Run, pid: i32, until: Instant) {
+        if let Some((asking, _)) = self.asking.get_mut(&run) {
+            *asking = Asking::Command { pid, until };
+        }
+    }
+
+    /// An answer came: the next question is due at the next tick of its period.
+    pub(super) fn answered(&mut self, run: Run, now: Instant) {
+        let begun = self.begun;
+        if let Some((asking, every)) = self.asking.get_mut(&run) {
+            let every_ns = every.as_nanos().max(1);
+            let past = now.saturating_duration_since(begun).as_nanos();
+            let wait = every_ns - past % every_ns;
+            *asking = Asking::At(now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)));
+        }
+    }
+
+    /// The next network answer; pending for ever while nothing is asked.
+    pub(super) async fn answer(&mut self) -> (Run, Result<(), ProbeError>) {
+        loop {
+            match self.answers.join_next().await {
+                Some(Ok(answer)) => return answer,
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_asked_one_at_a_time_and_on_a_common_tick() {
+        let begun = Instant::now();
+        let mut probes = Probes::new(begun);
+        let second = Duration::from_secs(1);
+        let at = |ms| begun + Duration::from_millis(ms);
+        probes.keep(&BTreeMap::from([(Run(1), second)]), at(300));
+        probes.keep(&BTreeMap::from([(Run(1), second), (Run(2), second)]), at(700));
+        assert_eq!(probes.due(at(700)), [Run(1), Run(2)]);
+        probes.command(Run(1), 7, at(900));
+        assert_eq!(probes.due(at(5_000)), [Run(2)]);
+        assert_eq!(probes.overdue(at(900)), [(Run(1), 7)]);
+        probes.answered(Run(1), at(950));
+        probes.answered(Run(2), at(999));
+        assert_eq!(probes.next(), Some(at(1_000)));
+        assert_eq!(probes.due(at(1_000)), [Run(1), Run(2)]);
+        probes.keep(&BTreeMap::new(), at(1_000));
+        assert_eq!(probes.next(), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! The end-to-end tests: a machine loses its power and its volume, and another gets back every row that the archive
+//! holds. Real Postgres, a real backup engine, a real S3 server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod kill;
+mod lifecycle;
+mod survive;

@@ -1,0 +1,187 @@
+//! A machine outlives its volume.
+
+use crate::support::bucket::{Bucket, Kind};
+use crate::support::ledger::{self, Writer};
+use crate::support::machine::{Machine, open_directory, pg_bin, programs, root, until};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use supafly::postgres::lsn::{Lsn, SegmentSize};
+
+#[test]
+fn every_archived_row_survives_the_loss_of_the_volume_over_s3() {
+    survives(Kind::S3);
+}
+
+#[test]
+fn every_archived_row_survives_the_loss_of_the_volume_over_files() {
+    survives(Kind::File);
+}
+
+fn survives(kind: Kind) {
+    let bucket = Bucket::start(kind);
+    let mut first = Machine::new(&bucket.env());
+    first.boot();
+    first.wait_ready();
+    ledger::create_table(&first);
+    let writer = Writer::start(&first, 50, Duration::ZERO);
+    writer.wait_rows(10_000);
+    let random = u64::from(rand::random::<u16>()) % 2_000;
+    eprintln!("power cut {random} ms after the ten thousandth row");
+    let end = std::time::Instant::now() + Duration::from_millis(random);
+    until("three archived segments and the random moment", Duration::from_secs(60), || {
+        (bucket.archived_end(1) >= Lsn(4 * SegmentSize::DEFAULT.bytes()) && std::time::Instant::now() >= end)
+            .then_some(())
+    });
+    first.cut_power();
+    let ledger = writer.finish();
+    first.lose_volume();
+
+    let archived = bucket.archived_end(1);
+    let last = ledger::must_survive(&ledger, archived);
+    assert!(last > 0, "the archived share is empty: {archived}");
+    eprintln!(
+        "{} rows acknowledged, {last} of them before {archived}, the end of the archive",
+        ledger.last().unwrap().last
+    );
+
+    let mut second = Machine::new(&bucket.env());
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
+    second.boot();
+    second.wait_ready();
+    ledger::assert_rows(|s| second.sql(s), last);
+    assert_eq!(second.sql("select pg_is_in_recovery()").unwrap(), [["f"]]);
+    second.wait_protected();
+    assert!(!bucket.keys("e0000000002/basebackups_005/").is_empty());
+    second.sql("create table after_the_fact as select 42 as answer").unwrap();
+    assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
+
+    engine_alone(&bucket, 2, |sql| {
+        ledger::assert_rows(sql, last);
+        assert_eq!(sql("select answer from after_the_fact").unwrap(), [["42"]]);
+    });
+}
+
+#[test]
+fn idle_traffic_is_archived_by_the_timeout_alone_and_survives() {
+    let bucket = Bucket::start(Kind::File);
+    let mut first = Machine::new(&bucket.env());
+    first.env.insert("SUPAFLY_ARCHIVE_TIMEOUT".into(), "2s".into());
+    first.boot();
+    first.wait_ready();
+    ledger::create_table(&first);
+    let before = bucket.archived_end(1);
+    let writer = Writer::start(&first, 1, Duration::from_millis(250));
+    writer.wait_rows(5);
+    let lsn = writer.lsn();
+    until("the timeout to archive what was written", Duration::from_secs(30), || {
+        (bucket.archived_end(1) > lsn).then_some(())
+    });
+    first.cut_power();
+    let ledger = writer.finish();
+    first.lose_volume();
+    let archived = bucket.archived_end(1);
+    assert!(archived > before);
+    let last = ledger::must_survive(&ledger, archived);
+    assert!(last >= 5);
+
+    let mut second = Machine::new(&bucket.env());
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    second.boot();
+    second.wait_ready();
+    ledger::assert_rows(|s| second.sql(s), last);
+    assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
+}
+
+/// Restores an epoch with the engine and Postgres alone, as someone without supafly would, and lets `check` look at it.
+fn engine_alone(
+    bucket: &Bucket,
+    epoch: u32,
+    check: impl Fn(&dyn Fn(&str) -> Result<Vec<Vec<String>>, String>),
+) {
+    let dir = open_directory();
+    let pgdata = dir.path().join("pgdata");
+    let env = bucket.engine_env(epoch);
+    let as_postgres = |program: &Path| {
+        let mut c = if root() {
+            let mut c = Command::new("setpriv");
+            c.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
+            c
+        } else {
+            Command::new(program)
+        };
+        c.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir.path()).envs(env.clone()).current_dir("/");
+        c.stdin(Stdio::null());
+        c
+    };
+    if root() {
+        let chown = Command::new("chown").args(["-R", "postgres:"]).arg(dir.path()).status().unwrap();
+        assert!(chown.success());
+        bucket.open_to("postgres");
+    }
+    let engine = programs().join("engine");
+    let name = bucket.newest_backup(epoch);
+    let fetched = as_postgres(&engine).arg("backup-fetch").arg(&pgdata).arg(&name).output().unwrap();
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    let setting = format!("restore_command='{} wal-fetch %f %p'", engine.display());
+    let socket = format!("unix_socket_directories={}", dir.path().display());
+    let touch =
+        as_postgres(Path::new("/usr/bin/touch")).arg(pgdata.join("recovery.signal")).status().unwrap();
+    assert!(touch.success());
+    for own in ["postgresql.auto.conf", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+        let path = pgdata.join(own);
+        let _ = std::fs::remove_file(&path);
+    }
+    let hba = dir.path().join("hba");
+    std::fs::write(&hba, "local all all trust\n").unwrap();
+    let conf = dir.path().join("conf");
+    let text = format!(
+        "{setting}\n{socket}\nlisten_addresses=''\nport=5432\nhba_file='{}'\nident_file='{}'\nmax_connections=300\n\
+         max_worker_processes=64\nmax_wal_senders=64\nmax_prepared_transactions=64\nmax_locks_per_transaction=512\n\
+         archive_mode=off\nwal_level=logical\n",
+        hba.display(),
+        hba.with_file_name("ident").display()
+    );
+    let text = text
+        .replace("unix_socket_directories=", "unix_socket_directories='")
+        .replace("\nlisten", "'\nlisten");
+    std::fs::write(&conf, text).unwrap();
+    std::fs::write(hba.with_file_name("ident"), "").unwrap();
+    let log = dir.path().join("postgres.log");
+    let mut postgres = as_postgres(&pg_bin().join("postgres"))
+        .arg("-D")
+        .arg(&pgdata)
+        .arg("-c")
+        .arg(format!("config_file={}", conf.display()))
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let sql = |statement: &str| {
+        let out = Command::new(pg_bin().join("psql"))
+            .args(["-XAtq", "-F", "\t", "-U", "postgres", "-d", "postgres", "-h"])
+            .arg(dir.path())
+            .args(["-c", statement])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        }
+        let text = String::from_utf8_lossy(&out.stdout);
+        Ok(text.lines().map(|l| l.split('\t').map(str::to_owned).collect()).collect())
+    };
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        until("the engine's own restore to open", Duration::from_secs(60), || {
+            sql("select pg_is_in_recovery()").ok().filter(|r| r == &[["f"]])
+        });
+        check(&sql);
+    }));
+    let pid = nix::unistd::Pid::from_raw(postgres.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT).unwrap();
+    postgres.wait().unwrap();
+    if let Err(panic) = opened {
+        eprintln!("{}", std::fs::read_to_string(&log).unwrap_or_default());
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -1,0 +1,110 @@
+//! The ladder, the budget, hurry.
+
+use crate::harness::World;
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_service_that_ignores_term_is_killed_within_the_budget_and_it_is_said() {
+    let mut w = World::new().budget("1s");
+    let marks = w.file("marks");
+    w.service("db", &["ignore-term", "mark", &marks, "up", "wait"], "");
+    w.start().until_marked("marks", "up");
+    let begun = Instant::now();
+    assert_eq!(w.stop(), 75, "{}", w.log());
+    assert!(begun.elapsed() >= Duration::from_millis(900));
+    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_second_signal_makes_it_faster() {
+    let mut w = World::new().budget("60s");
+    let marks = w.file("marks");
+    w.service("db", &["ignore-term", "mark", &marks, "up", "wait"], "");
+    w.start().until_marked("marks", "up");
+    let begun = Instant::now();
+    w.term();
+    w.until_state("db", "stopping");
+    w.signal(Signal::SIGINT);
+    assert_eq!(w.ended().code(), Some(75), "{}", w.log());
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn hangup_and_the_signals_of_a_freeze_end_nothing() {
+    let mut w = World::new();
+    let marks = w.file("marks");
+    w.service("db", &["mark", &marks, "up", "serve", &marks, "db"], "");
+    w.start().until_marked("marks", "up");
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+        w.signal(signal);
+    }
+    w.until_state("db", "ready");
+    w.signal(Signal::SIGQUIT);
+    assert_eq!(w.ended().code(), Some(0));
+    assert_eq!(w.lines("marks"), ["up", "stopped db"]);
+}
+
+#[test]
+fn a_stopped_process_is_woken_to_see_its_signal() {
+    let mut w = World::new();
+    let (marks, pid) = (w.file("marks"), w.file("pid"));
+    w.service("db", &["pid", &pid, "serve", &marks, "db"], "");
+    w.start();
+    let pid = w.pid_in("pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    let begun = Instant::now();
+    assert_eq!(w.stop(), 0, "{}", w.log());
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert_eq!(w.lines("marks"), ["stopped db"]);
+}
+
+#[test]
+fn a_signal_right_after_our_start_is_not_lost() {
+    for _ in 0..5 {
+        let mut w = World::new();
+        w.service("db", &["wait"], "");
+        w.start();
+        crate::harness::until("the first sign of life", || (!w.read("out").is_empty()).then_some(()));
+        assert_eq!(w.stop(), 0, "{}", w.log());
+    }
+}
+
+#[test]
+fn a_reader_of_our_output_that_does_not_read_delays_no_stop() {
+    let mut w = World::new();
+    let marks = w.file("marks");
+    w.service("loud", &["flood", "100000", "mark", &marks, "up", "serve", &marks, "loud"], "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = w.command(&["run"]);
+    command.stdout(writer).stderr(std::process::Stdio::null());
+    let child = command.spawn().unwrap();
+    drop(command);
+    w.adopt(child);
+    // The child got through a flood although nobody reads.
+    w.until_marked("marks", "up");
+    let begun = Instant::now();
+    assert_eq!(w.stop(), 0);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(w.lines("marks"), ["up", "stopped loud"]);
+    drop(reader);
+}
+
+#[test]
+fn a_grandchild_that_holds_the_pipe_delays_neither_restart_nor_stop() {
+    let mut w = World::new();
+    let (held, marks, once) = (w.file("held"), w.file("marks"), w.file("once"));
+    let script = format!("ignore-term,pid,{held},wait");
+    w.service(
+        "db",
+        &["orphan", &script, "sleep", "100", "once", &once, "1", "mark", &marks, "again", "wait"],
+        "restart = { when = \"always\", delay = \"10ms\" }",
+    );
+    w.start().until_marked("marks", "again");
+    let begun = Instant::now();
+    assert_eq!(w.stop(), 0, "{}", w.log());
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    for pid in w.lines("held") {
+        assert!(!crate::harness::alive(pid.parse().unwrap()));
+    }
+}
