@@ -208,7 +208,7 @@ impl Bucket {
         let request_id = match &seen {
             Seen::Success { request_id } => request_id.clone(),
             Seen::Refusal(answer) => answer.request_id.clone(),
-            Seen::Nothing | Seen::NotSent(_) | Seen::Lost(_) => None,
+            Seen::Nothing | Seen::NotSent(_) | Seen::Lost(_) | Seen::Nonsense(_) => None,
         };
         let (class, message) = match (seen, error) {
             (_, None) => {
@@ -218,6 +218,7 @@ impl Bucket {
                 (classify(operation, answer.status, answer.code.as_deref()), answer.text())
             }
             (Seen::NotSent(text), Some(_)) => (Class::NotDone, text),
+            (Seen::Nonsense(text), Some(_)) => (Class::Broken, text),
             (Seen::Lost(text), Some(_)) => (Class::Ambiguous, text),
             (Seen::Success { .. }, Some(error)) => after_success(operation, &error),
             (Seen::Nothing, Some(error)) if observe::is::<Stalled>(&error) => {

@@ -133,6 +133,9 @@ async fn a_404_that_does_not_name_the_key_is_settled_by_a_listing() {
     assert_eq!(store.get("e1/gone").await.unwrap_err().kind, Kind::Broken, "no S3 server answers so");
     proxy.rules([Rule::new(Fault::Portal)]);
     assert_eq!(store.list("e1/").await.unwrap_err().kind, Kind::Broken, "no listing");
+    proxy.rules([Rule::new(Fault::Portal).key("list-type"), Rule::new(Fault::BareNotFound)]);
+    let e = store.get("e1/there").await.unwrap_err();
+    assert_eq!(e.kind, Kind::Broken, "a sign-in page proves nothing: {e}");
 }
 
 #[tokio::test]
