@@ -263,12 +263,6 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
     ))
 }
 
-/// Whether ownership must be confirmed again: a quarter of the TTL after the last confirmation.
-#[must_use]
-pub fn confirm_due(since_last: Option<std::time::Duration>, ttl: std::time::Duration) -> bool {
-    since_last.is_none_or(|d| d >= ttl / 4)
-}
-
 /// Whether a strict owner must freeze: no confirmation for the TTL, on its own clock that counts suspended time.
 #[must_use]
 pub fn must_freeze(mode: Mode, since_last: std::time::Duration, ttl: std::time::Duration) -> bool {

@@ -212,7 +212,22 @@ impl Machine {
                 if service.retry(now) {
                     Answer::Accepted
                 } else {
-                    Answer::Nothing(format!("`{name}` is neither held nor failed"))
+                    match service.state() {
+                        State::GaveUp(given) => Answer::Rejected(format!(
+                            "`{name}` was {}: nothing starts it again in this life, because another machine may be the writer",
+                            given.why
+                        )),
+                        State::Waiting
+                        | State::Absent
+                        | State::Spawning { .. }
+                        | State::Starting { .. }
+                        | State::Ready { .. }
+                        | State::Stopping { .. }
+                        | State::Clearing { .. }
+                        | State::Backoff { .. }
+                        | State::Done
+                        | State::Down(_) => Answer::Nothing(format!("`{name}` is neither held nor failed")),
+                    }
                 }
             }
         }

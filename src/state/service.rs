@@ -1,7 +1,7 @@
 //! One service: its states and what moves it from one to the next.
 
 use super::mutant::{self, Mutant};
-use super::{Action, Ending, GivenUp, Happened, Pid, Run, Then, Why};
+use super::{Action, End, Ending, GivenUp, Happened, Pid, Run, Then, Why};
 use crate::plan::Plan;
 use crate::spec::{GivesUp, Kind, Ready, ServiceName, ServiceSpec, When};
 use std::collections::VecDeque;
@@ -333,7 +333,10 @@ impl Service {
             Then::Down(why) => self.set(State::Down(why), now),
             Then::Held(why) => {
                 let last = self.last.clone().unwrap_or(Ending::Exited(0));
-                self.set(State::GaveUp(GivenUp { how: GivesUp::Hold, last, why: why.to_string() }), now);
+                self.set(
+                    State::GaveUp(GivenUp { end: end(&why), how: GivesUp::Hold, last, why: why.to_string() }),
+                    now,
+                );
             }
             Then::Policy | Then::Failed(_) => {}
         }
@@ -461,7 +464,12 @@ impl Service {
             Then::Down(why) => self.set(State::Down(why), now),
             Then::Held(why) => {
                 self.set(
-                    State::GaveUp(GivenUp { how: GivesUp::Hold, last: ending, why: why.to_string() }),
+                    State::GaveUp(GivenUp {
+                        end: end(&why),
+                        how: GivesUp::Hold,
+                        last: ending,
+                        why: why.to_string(),
+                    }),
                     now,
                 );
             }
@@ -511,7 +519,7 @@ impl Service {
         };
         if let Some(why) = spent {
             let how = plan.giving_up(&self.spec.gives_up, ending.code());
-            self.set(State::GaveUp(GivenUp { how, last: ending, why }), now);
+            self.set(State::GaveUp(GivenUp { end: End::Mendable, how, last: ending, why }), now);
             return;
         }
         let delay = if ready_for.is_some() && self.attempt == 0 { Duration::ZERO } else { self.delay() };
@@ -534,7 +542,8 @@ impl Service {
     /// Tries again what was held or had given up, on request.
     pub(super) fn retry(&mut self, now: Instant) -> bool {
         match &self.state {
-            State::GaveUp(_) | State::Down(_) => {
+            State::GaveUp(GivenUp { end: End::Fenced, .. }) => false,
+            State::GaveUp(GivenUp { end: End::Mendable, .. }) | State::Down(_) => {
                 self.attempt = 0;
                 self.starts.clear();
                 self.set(State::Waiting, now);
@@ -554,6 +563,13 @@ impl Service {
             | State::Clearing { .. }
             | State::Done => false,
         }
+    }
+}
+
+fn end(why: &Why) -> End {
+    match why {
+        Why::Fenced(_) => End::Fenced,
+        Why::Asked(_) | Why::GaveUp(_) | Why::NeverReady | Why::Watchdog => End::Mendable,
     }
 }
 

@@ -175,7 +175,8 @@ pub(super) fn listing(body: &str) -> Listing {
     let body = body.trim();
     let Some((before, inside)) = body.split_once("<ListBucketResult") else { return Listing::Nonsense };
     let declaration = before.trim();
-    if !declaration.is_empty() && !(declaration.starts_with("<?xml") && declaration.ends_with("?>")) {
+    let declares = declaration.starts_with("<?xml") && declaration.ends_with("?>");
+    if !(declaration.is_empty() || declares) {
         return Listing::Nonsense;
     }
     let empty = inside.ends_with("/>") && !inside.contains('<');
