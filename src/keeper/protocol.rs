@@ -1,4 +1,4 @@
-//! What is said on keeper's socket `<run>/keeper.sock`: one JSON object a line, versioned, each request answered.
+//! What is said on keeper's socket `<run>/keeper/keeper.sock`: one JSON object a line, versioned, each request answered.
 //!
 //! A request may carry one open file (`SCM_RIGHTS`). Long work answers `progress` lines before the last one. The verbs
 //! are closed: an unknown one, or another version, is an answer `failed` and never a guess.

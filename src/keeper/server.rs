@@ -1,4 +1,4 @@
-//! The socket `<run>/keeper.sock`: takes requests of `wal-push`, `wal-fetch` and the command line, one a connection.
+//! The socket `<run>/keeper/keeper.sock`: takes requests of `wal-push`, `wal-fetch` and the command line, one a connection.
 //!
 //! It is 0660 in the group of Postgres: who may ask is decided by the file system. What may be asked is narrow: files
 //! come and go by open descriptors, so nobody gains a right to a file that he did not have.

@@ -12,6 +12,7 @@
 //! never started again before that: a new postmaster must not meet old backends.
 
 mod machine;
+mod mutant;
 mod service;
 #[cfg(test)]
 mod tests;
