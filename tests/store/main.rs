@@ -1,7 +1,7 @@
 //! The bucket store against a real S3 server, and through a proxy that breaks single requests: a failure is never taken
 //! for absence, nothing hangs, and a create whose reply was lost is recognised as our own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 #[path = "../support/mod.rs"]
 mod support;
