@@ -364,9 +364,7 @@ fn gives_up(f: &File<'_>, v: Value<'_>) -> Option<GivesUpRule> {
     let table = f.table(v, "\"stop-all\"")?;
     let default = table.get("default").and_then(|v| f.word(v, &GIVING_UP));
     let mut when_env = BTreeMap::new();
-    if let Some(names) =
-        table.get("when_env").and_then(|v| f.table(v, "a table, { NAME = \"hold\" }"))
-    {
+    if let Some(names) = table.get("when_env").and_then(|v| f.table(v, "a table, { NAME = \"hold\" }")) {
         for (key, _, value) in names.all() {
             if let Some(what) = f.word(value, &GIVING_UP) {
                 when_env.insert(key.to_owned(), what);

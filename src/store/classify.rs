@@ -174,9 +174,9 @@ pub(super) enum Listing {
 pub(super) fn listing(body: &str) -> Listing {
     let body = body.trim();
     let Some((before, inside)) = body.split_once("<ListBucketResult") else { return Listing::Nonsense };
-    let declaration = before.trim();
-    let declares = declaration.starts_with("<?xml") && declaration.ends_with("?>");
-    if !(declaration.is_empty() || declares) {
+    let before = before.trim();
+    let declared = before.starts_with("<?xml") && before.ends_with("?>");
+    if !(before.is_empty() || declared) {
         return Listing::Nonsense;
     }
     let empty = inside.ends_with("/>") && !inside.contains('<');
