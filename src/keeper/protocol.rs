@@ -75,6 +75,11 @@ pub enum Answer {
         /// Why.
         because: String,
     },
+    /// Not now, and nobody should wait: the whole stop has begun. Keeper ships what is left after Postgres.
+    Leave {
+        /// Why.
+        because: String,
+    },
     /// No, and asking again does not help by itself.
     Failed {
         /// Why, and what to do.
