@@ -13,6 +13,7 @@
 mod support;
 
 mod bad_input;
+mod dev;
 mod kill;
 mod lifecycle;
 mod survive;
