@@ -190,6 +190,7 @@ fn run_args(settings: &Settings, services: Services) -> Result<supervisor::RunAr
         environment: facts::environment(),
         log_format: settings.log_format,
         log: settings.log.clone(),
+        machine: settings.machine.clone(),
     })
 }
 

@@ -41,6 +41,8 @@ pub struct RunArgs {
     pub log_format: LogFormat,
     /// Filter for our own lines (`info`).
     pub log: String,
+    /// The platform's name for this machine, when it has one: written into locks for others to read.
+    pub machine: Option<String>,
 }
 
 impl std::fmt::Debug for RunArgs {
@@ -76,8 +78,7 @@ pub fn run(args: RunArgs) -> Result<Exit, Failure> {
         .build()
         .map_err(failed("start the event loop"))?;
     let privilege = Privilege::detect();
-    let machine = args.environment.get("FLY_MACHINE_ID").filter(|m| !m.is_empty());
-    let holder = lock::holder(machine.map(String::as_str), jiff::Timestamp::now());
+    let holder = lock::holder(args.machine.as_deref(), jiff::Timestamp::now());
     let rundir = rundir::RunDir::prepare(&args.run, privilege, &holder)?;
     let ended = runtime.block_on(driver::drive(args, plan, rundir, privilege, holder, writer.clone()));
     // A reader that does not read has cost enough already.
@@ -125,8 +126,10 @@ fn report(plan: &Plan, args: &RunArgs) -> String {
         text += &line;
         text.push('\n');
     }
-    let fly = args.environment.get("FLY_MACHINE_ID").is_some_and(|v| !v.is_empty());
-    let place = if fly { "on a Fly Machine" } else { "not on a Fly Machine" };
+    let place = match &args.machine {
+        Some(machine) => format!("assumed for machine {machine} of a platform"),
+        None => "assumed without a platform".to_owned(),
+    };
     text += &format!(
         "the whole stop: {} ({place}; whoever stops us must wait longer than that), killing begins after {}\n",
         show(plan.budget()),
