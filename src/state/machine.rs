@@ -1,7 +1,7 @@
 //! The whole: who may start when, who must stop when, and how it ends.
 
 use super::mutant::{self, Mutant};
-use super::service::{Forced, Installed};
+use super::service::Installed;
 use super::{Action, Happened, Run, Service, State, Then, Why};
 use crate::exit::Exit;
 use crate::plan::Plan;
@@ -84,10 +84,10 @@ pub enum Answer {
 /// Every service and the whole.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    plan: Plan,
-    services: BTreeMap<ServiceName, Service>,
-    whole: Whole,
-    runs: u64,
+    pub(super) plan: Plan,
+    pub(super) services: BTreeMap<ServiceName, Service>,
+    pub(super) whole: Whole,
+    pub(super) runs: u64,
 }
 
 impl Machine {
@@ -374,83 +374,6 @@ impl Machine {
             }
         }
         !due.is_empty() || !unmet.is_empty()
-    }
-
-    fn go_down(&mut self, cause: &Cause, hurried: usize, now: Instant, actions: &mut Vec<Action>) -> bool {
-        let why = match cause {
-            Cause::Asked(by) => Why::Asked(by.clone()),
-            Cause::GaveUp { name, .. } => Why::GaveUp(name.clone()),
-        };
-        let alive = |s: &Service| match s.state() {
-            State::Clearing { .. } => !mutant::is(Mutant::EndsWhileClearing),
-            State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Stopping { .. } => true,
-            State::Waiting
-            | State::Absent
-            | State::Backoff { .. }
-            | State::Done
-            | State::Down(_)
-            | State::GaveUp(_) => false,
-        };
-        let may_stop = |s: &Service| {
-            let waiting = matches!(s.state(), State::Waiting | State::Backoff { .. });
-            let up = matches!(
-                s.state(),
-                State::Spawning { stop: None, .. } | State::Starting { .. } | State::Ready { .. }
-            );
-            // What is on its way down for a restart must not come up again.
-            let coming_back = match s.state() {
-                State::Stopping { then, .. } | State::Clearing { then, .. } => {
-                    matches!(then, Then::Policy | Then::Failed(_))
-                }
-                State::Waiting
-                | State::Absent
-                | State::Spawning { .. }
-                | State::Starting { .. }
-                | State::Ready { .. }
-                | State::Backoff { .. }
-                | State::Done
-                | State::Down(_)
-                | State::GaveUp(_) => false,
-            };
-            let free = !self.plan.dependents(s.name()).filter_map(|d| self.services.get(d)).any(alive);
-            waiting || coming_back || (up && (free || mutant::is(Mutant::NoStopOrder)))
-        };
-        let names: Vec<ServiceName> =
-            self.services().filter(|s| may_stop(s)).map(|s| s.name().clone()).collect();
-        for name in &names {
-            if let Some(service) = self.services.get_mut(name) {
-                // Hurry skips rungs, but nobody gets SIGKILL before any other signal: what comes late still ends in order.
-                let last = service.spec().stop.rungs().len().saturating_sub(1);
-                let rung = if mutant::is(Mutant::HurryKillsFirst) { hurried } else { hurried.min(last) };
-                actions.extend(service.stop(Then::Down(why.clone()), rung, &self.plan, now));
-            }
-        }
-        if !self.services.values().any(alive) {
-            self.whole = Whole::Ended(self.exit(cause));
-            return true;
-        }
-        !names.is_empty()
-    }
-
-    fn exit(&self, cause: &Cause) -> Exit {
-        match cause {
-            _ if mutant::is(Mutant::AlwaysClean) => Exit::Clean,
-            Cause::GaveUp { exit, .. } => *exit,
-            Cause::Asked(_) => {
-                let forced = |s: &Service| matches!(s.state(), State::Down(_)) && s.forced() == Forced::Yes;
-                if self.services.values().any(forced) {
-                    return Exit::Forced;
-                }
-                let passed = self.services.values().find_map(|s| {
-                    let code = s.last()?.code().filter(|c| *c != 0 && s.spec().pass_exit.contains(c))?;
-                    matches!(s.state(), State::Down(_)).then_some(code)
-                });
-                passed.and_then(|c| Exit::from_code(i32::from(c))).unwrap_or(Exit::Clean)
-            }
-        }
     }
 
     /// Whether this service will not come by itself: it gave up, is absent, or waits for one that will not come.

@@ -11,8 +11,11 @@
 //! said to be down before its whole descent is proved gone (`Clearing` ends by [`Happened::DescentGone`] alone), and
 //! never started again before that: a new postmaster must not meet old backends.
 
+mod downward;
+mod ladder;
 mod machine;
 mod mutant;
+mod policy;
 mod service;
 #[cfg(test)]
 mod tests;

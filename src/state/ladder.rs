@@ -1,0 +1,160 @@
+//! A service on its way down: rungs, hurry, SIGKILL, the fence.
+
+use super::mutant::{self, Mutant};
+use super::service::Forced;
+use super::{Action, End, Ending, GivenUp, Service, State, Then, Why};
+use crate::plan::Plan;
+use crate::spec::GivesUp;
+use std::time::Instant;
+
+impl Service {
+    /// Begins the way down, at rung `rung` of the ladder.
+    pub(super) fn stop(&mut self, then: Then, rung: usize, plan: &Plan, now: Instant) -> Vec<Action> {
+        match &mut self.state {
+            State::Spawning { stop, .. } => {
+                *stop = Some(then);
+                Vec::new()
+            }
+            State::Starting { run, pid } | State::Ready { run, pid, .. } => {
+                let (run, pid) = (*run, *pid);
+                self.set(State::Stopping { run, pid, rung, until: now, then }, now);
+                self.forced = if rung > 0 { Forced::Yes } else { Forced::No };
+                self.on_rung(plan, now)
+            }
+            State::Stopping { then: former, .. } | State::Clearing { then: former, .. } => {
+                // A stop for good outranks a restart, and being held outranks both.
+                if !matches!(former, Then::Held(_)) {
+                    *former = then;
+                }
+                Vec::new()
+            }
+            State::Waiting | State::Backoff { .. } => {
+                // Nothing is alive: a force used in a former run is none of this stop.
+                if !mutant::is(Mutant::OldForceCounts) {
+                    self.forced = Forced::No;
+                }
+                self.settle(then, now);
+                Vec::new()
+            }
+            State::Absent | State::Done | State::Down(_) | State::GaveUp(_) => Vec::new(),
+        }
+    }
+
+    fn settle(&mut self, then: Then, now: Instant) {
+        match then {
+            Then::Down(why) => self.set(State::Down(why), now),
+            Then::Held(why) => {
+                let last = self.last.clone().unwrap_or(Ending::Exited(0));
+                self.set(
+                    State::GaveUp(GivenUp { end: end(&why), how: GivesUp::Hold, last, why: why.to_string() }),
+                    now,
+                );
+            }
+            Then::Policy | Then::Failed(_) => {}
+        }
+    }
+
+    /// Sends what the present rung says, and sets when the next one follows.
+    fn on_rung(&mut self, plan: &Plan, now: Instant) -> Vec<Action> {
+        let State::Stopping { run, rung, until, .. } = &mut self.state else { return Vec::new() };
+        let (name, run) = (self.spec.name.clone(), *run);
+        match (self.spec.stop.rungs().get(*rung), plan.rungs(&name).get(*rung)) {
+            (Some(step), Some(length)) => {
+                *until = now + *length;
+                vec![Action::Signal { name, run, signal: step.signal }]
+            }
+            (Some(_), None) | (None, _) => {
+                *rung = self.spec.stop.rungs().len() + 1;
+                self.forced = Forced::Yes;
+                if mutant::is(Mutant::NoKillAtTheEnd) {
+                    return Vec::new();
+                }
+                vec![Action::Kill { name, run }]
+            }
+        }
+    }
+
+    /// The next rung, now: a deadline passed, or somebody is in a hurry.
+    pub(super) fn next_rung(&mut self, plan: &Plan, now: Instant) -> Vec<Action> {
+        match &mut self.state {
+            State::Stopping { rung, .. } if *rung <= self.spec.stop.rungs().len() => {
+                if !mutant::is(Mutant::RungStays) {
+                    *rung += 1;
+                }
+                self.forced = Forced::Yes;
+                self.on_rung(plan, now)
+            }
+            State::Stopping { .. }
+            | State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => Vec::new(),
+        }
+    }
+
+    /// SIGKILL for everything of it, whatever the ladder.
+    pub(super) fn kill(&mut self) -> Vec<Action> {
+        let last = self.spec.stop.rungs().len() + 1;
+        match &mut self.state {
+            State::Stopping { rung, run, .. } if *rung < last => {
+                *rung = last;
+                self.forced = Forced::Yes;
+                vec![Action::Kill { name: self.spec.name.clone(), run: *run }]
+            }
+            State::Stopping { .. }
+            | State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => Vec::new(),
+        }
+    }
+
+    /// Freeze and kill, no ladder; then held.
+    pub(super) fn fence(&mut self, why: &str, now: Instant) -> Vec<Action> {
+        let then = Then::Held(Why::Fenced(why.to_owned()));
+        match &mut self.state {
+            State::Starting { run, pid }
+            | State::Ready { run, pid, .. }
+            | State::Stopping { run, pid, .. } => {
+                let (run, pid, rung) = (*run, *pid, self.spec.stop.rungs().len() + 1);
+                self.set(State::Stopping { run, pid, rung, until: now, then }, now);
+                vec![Action::Fence { name: self.spec.name.clone(), run }]
+            }
+            State::Spawning { run, stop } => {
+                if !mutant::is(Mutant::FenceLostWhileSpawning) {
+                    *stop = Some(then);
+                }
+                vec![Action::Fence { name: self.spec.name.clone(), run: *run }]
+            }
+            State::Clearing { then: former, .. } => {
+                *former = then;
+                Vec::new()
+            }
+            State::Waiting | State::Backoff { .. } | State::Done | State::GaveUp(_) => {
+                self.settle(then, now);
+                Vec::new()
+            }
+            // Down is for good: there is nothing to fence, and how it went down must stay known.
+            State::Absent | State::Down(_) => Vec::new(),
+        }
+    }
+}
+
+pub(super) fn end(why: &Why) -> End {
+    match why {
+        Why::Fenced(_) => End::Fenced,
+        Why::Asked(_) | Why::GaveUp(_) | Why::NeverReady | Why::Watchdog => End::Mendable,
+    }
+}
