@@ -8,7 +8,7 @@
 //! The store's credentials go from the environment of PID 1 into one file that only `supafly` reads: no other service
 //! has them in its environment, and Postgres's user cannot open the file (`docs/adr/0003`).
 
-use crate::config::{Settings, StoreUrl};
+use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User, chown};
@@ -89,18 +89,32 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         write(&settings.store_credentials(), credentials.as_bytes(), 0o400, keeper)?;
     }
     let password = own.join("secrets").join("postgres-password");
-    match given(&env, "POSTGRES_PASSWORD")? {
-        Some(value) => write(&password, value.as_bytes(), 0o400, us)?,
-        None if password.exists() => {}
-        None => {
-            write(&password, random_text(24).as_bytes(), 0o400, us)?;
-            tracing::info!(file = %password.display(), "made a password for the database role postgres");
-        }
+    // Where none is given, one is made with the cluster (`made_password`): a machine that restores a cluster does not
+    // know its password, and a file that says another one would lie.
+    if let Some(value) = given(&env, "POSTGRES_PASSWORD")? {
+        write(&password, value.as_bytes(), 0o400, us)?;
     }
     if !root {
         tracing::warn!("not root: every service runs as one user, so Postgres could read the store's keys");
     }
     Ok(Exit::Clean)
+}
+
+/// The password of a new cluster's superuser: the one given or kept, else a new one, which is kept.
+///
+/// # Errors
+/// 70 when the volume cannot be read or written.
+pub fn made_password(settings: &Settings) -> Result<Secret, Failure> {
+    let path = settings.own().join("secrets").join("postgres-password");
+    match fs::read_to_string(&path) {
+        Ok(kept) => return Ok(Secret::new(kept)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unusable(&path, "read this file", &e)),
+    }
+    let made = random_text(24);
+    write(&path, made.as_bytes(), 0o400, Owner { uid: Uid::effective(), gid: Gid::effective() })?;
+    tracing::info!(file = %path.display(), "made a password for the database role postgres");
+    Ok(Secret::new(made))
 }
 
 fn user(name: &str) -> Result<Owner, Failure> {

@@ -77,15 +77,12 @@ struct PasswordFile(PathBuf);
 
 impl PasswordFile {
     fn make(place: &Place<'_>) -> Result<PasswordFile, Failure> {
-        let source = place.settings.own().join("secrets").join("postgres-password");
-        let text = fs::read(&source).map_err(|e| {
-            Failure::gave_up(format!("{}: cannot be read: {e}; `supafly secrets` makes it", source.display()))
-        })?;
+        let password = crate::secrets::made_password(place.settings)?;
         let path = place.settings.run.join("initdb-password");
         tree::remove(&path)?;
         let written = || -> std::io::Result<()> {
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
-            file.write_all(&text)?;
+            file.write_all(password.reveal().as_bytes())?;
             let (uid, gid) = (place.postgres.uid.as_raw(), place.postgres.gid.as_raw());
             std::os::unix::fs::fchown(&file, Some(uid), Some(gid))
         };
