@@ -5,6 +5,7 @@
 mod support;
 
 mod bad_input;
+mod faults;
 mod kill;
 mod lifecycle;
 mod survive;

@@ -13,6 +13,8 @@ use std::time::Duration;
 /// What is done to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
+    /// The connection is closed before the request is read, as by something that listens and takes nobody.
+    Refused,
     /// The connection is reset; the server sees nothing.
     Reset,
     /// 403 AccessDenied.
@@ -179,6 +181,7 @@ impl Shared {
         let fault = self.fault(&method, &target);
         match fault {
             None => reply(client, &self.forward(&head, &body)?),
+            Some(Fault::Refused) => client.shutdown(Shutdown::Both),
             Some(Fault::Reset) => reset(client),
             Some(Fault::Forbidden) => reply(client, &refusal(403, "AccessDenied")),
             Some(Fault::NoSuchBucket) => reply(client, &refusal(404, "NoSuchBucket")),
