@@ -6,6 +6,7 @@ use crate::support::ledger::{self, Writer};
 use crate::support::machine::{Machine, PATIENCE, until};
 use crate::support::proxy::{Fault, Rule};
 use std::time::{Duration, Instant};
+use supafly::postgres::lsn::{Segment, SegmentSize, Timeline};
 
 const WAL: &str = "/wal_005/";
 
@@ -46,14 +47,17 @@ fn no_fault_of_a_push_is_taken_for_success_and_each_ends_with_the_fault() {
     machine.sql("create table pushed (what text)").unwrap();
     let put = |fault| Rule::new(fault).method("PUT").key(WAL);
     for (fault, said) in [
-        (Fault::Refused, ""),
-        (Fault::Reset, ""),
-        (Fault::Forbidden, "AccessDenied"),
-        (Fault::NoSuchBucket, "NoSuchBucket"),
-        (Fault::SlowDown, "SlowDown"),
+        (None, ""),
+        (Some(Fault::Reset), ""),
+        (Some(Fault::Forbidden), "AccessDenied"),
+        (Some(Fault::NoSuchBucket), "NoSuchBucket"),
+        (Some(Fault::SlowDown), "SlowDown"),
     ] {
-        let what = format!("{fault:?}");
-        bucket.proxy().rules([put(fault)]);
+        let what = fault.map_or("refused".to_owned(), |fault| format!("{fault:?}"));
+        match fault {
+            None => bucket.proxy().refuse(),
+            Some(fault) => bucket.proxy().rules([put(fault)]),
+        }
         let segment = switch(&machine, &what);
         let state = machine.wait(&format!("the status to say {what}"), |m| {
             archive_row(m).filter(|(state, detail)| state != "ok" && detail.contains(said))
@@ -62,7 +66,13 @@ fn no_fault_of_a_push_is_taken_for_success_and_each_ends_with_the_fault() {
         assert!(marked(&machine, &segment, "ready") && !marked(&machine, &segment, "done"), "{what}");
         assert!(!stored(&bucket, &segment), "{what}");
         assert_eq!(machine.sql("select count(*) from pushed").unwrap().len(), 1, "{what}: Postgres serves");
-        bucket.proxy().rules([]);
+        match fault {
+            None => bucket.proxy().listen_again(),
+            Some(_) => bucket.proxy().rules([]),
+        }
+        // Postgres's archiver sleeps for a minute after three failures, or until there is more to do.
+        let woken = switch(&machine, "the fault is over");
+        wait_archived(&mut machine, &bucket, &woken, &what);
         wait_archived(&mut machine, &bucket, &segment, &what);
         machine.wait("the status to recover", |m| archive_row(m).filter(|(state, _)| state == "ok"));
     }
@@ -145,7 +155,7 @@ fn no_fault_of_a_fetch_ends_a_recovery_early() {
     let bucket = Bucket::behind_proxy();
     let last = lost_machine(&bucket);
     // Keys of the lost epoch: what the heir archives is its own affair.
-    let get = |fault| Rule::new(fault).method("GET").key("/e0000000001/wal_005/0");
+    let get = |fault| Rule::new(fault).method("GET").key("/e0000000001/wal_005/00000001000");
     let mut second = heir(&bucket);
     // Each of them once or twice, at segment after segment: mended without anybody.
     bucket.proxy().rules([
@@ -167,21 +177,26 @@ fn no_fault_of_a_fetch_ends_a_recovery_early() {
 fn a_lasting_fault_of_a_fetch_never_opens_a_database_and_the_next_boot_has_every_row() {
     let bucket = Bucket::behind_proxy();
     let last = lost_machine(&bucket);
-    let get = |fault| Rule::new(fault).method("GET").key("/e0000000001/wal_005/0");
+    let get = |fault| Rule::new(fault).method("GET").key("/e0000000001/wal_005/00000001000");
     let mut second = heir(&bucket);
-    for (fault, skip, said) in [
-        (Fault::Flipped, 2, "must not be given to Postgres"),
-        (Fault::Forbidden, 2, "AccessDenied"),
-        (Fault::NoSuchBucket, 1, "NoSuchBucket"),
+    // The segment that the archive does not have, too: what is said of it instead is no proof of its absence.
+    let size = SegmentSize::DEFAULT;
+    let end = Segment::containing(Timeline(1), bucket.archived_end(1), size).name(size);
+    let absent = |fault| Rule::new(fault).method("GET").key(&format!("/wal_005/{end}"));
+    for (rule, said) in [
+        (get(Fault::Flipped).skip(2), "must not be given to Postgres"),
+        (get(Fault::Forbidden).skip(2), "AccessDenied"),
+        (absent(Fault::NoSuchBucket), "NoSuchBucket"),
     ] {
-        bucket.proxy().rules([get(fault).skip(skip)]);
+        let fault = format!("{rule:?}");
+        bucket.proxy().rules([rule]);
         let before = second.log().len();
         second.boot();
         let status = second.wait_end();
         let log = second.log()[before..].to_owned();
-        assert!([70, 77].contains(&status.code().unwrap()), "{fault:?}: {status}\n{}", second.tail());
-        assert!(log.contains(said), "{fault:?} is not said:\n{log}");
-        assert!(!second.data().join("pgdata").exists(), "{fault:?}: a part was published");
+        assert!([70, 77].contains(&status.code().unwrap()), "{fault}: {status}\n{}", second.tail());
+        assert!(log.contains(said), "{fault} is not said:\n{log}");
+        assert!(!second.data().join("pgdata").exists(), "{fault}: a part was published");
     }
     // What can pass by itself is waited for, visibly and as long as it takes.
     for fault in [Fault::SlowDown, Fault::Truncated] {

@@ -13,8 +13,6 @@ use std::time::Duration;
 /// What is done to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The connection is closed before the request is read, as by something that listens and takes nobody.
-    Refused,
     /// The connection is reset; the server sees nothing.
     Reset,
     /// 403 AccessDenied.
@@ -95,7 +93,7 @@ struct Shared {
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Proxy {
@@ -108,21 +106,25 @@ impl Proxy {
             state: Mutex::default(),
             closing: Condvar::new(),
         });
-        let of_thread = Arc::clone(&shared);
-        let accepting = std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let shared = Arc::clone(&of_thread);
-                if shared.state.lock().unwrap().closed {
-                    break;
-                }
-                let Ok(client) = client else { continue };
-                std::thread::spawn(move || {
-                    // A client that goes away is its own affair.
-                    let _ = shared.serve(client);
-                });
-            }
-        });
-        Proxy { address, shared, accepting: Some(accepting) }
+        let accepting = Mutex::new(Some(accept(listener, &shared)));
+        Proxy { address, shared, accepting }
+    }
+
+    /// From now on connections are refused: nobody listens. What hangs is let go.
+    pub(crate) fn refuse(&self) {
+        self.shared.state.lock().unwrap().closed = true;
+        self.shared.closing.notify_all();
+        let _ = TcpStream::connect(self.address);
+        if let Some(accepting) = self.accepting.lock().unwrap().take() {
+            let _ = accepting.join();
+        }
+    }
+
+    /// The end of [`Proxy::refuse`].
+    pub(crate) fn listen_again(&self) {
+        self.shared.state.lock().unwrap().closed = false;
+        let listener = TcpListener::bind(self.address).unwrap();
+        *self.accepting.lock().unwrap() = Some(accept(listener, &self.shared));
     }
 
     /// `http://host:port`
@@ -145,13 +147,25 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.state.lock().unwrap().closed = true;
-        self.shared.closing.notify_all();
-        let _ = TcpStream::connect(self.address);
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
-        }
+        self.refuse();
     }
+}
+
+fn accept(listener: TcpListener, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let shared = Arc::clone(&shared);
+            if shared.state.lock().unwrap().closed {
+                break;
+            }
+            let Ok(client) = client else { continue };
+            std::thread::spawn(move || {
+                // A client that goes away is its own affair.
+                let _ = shared.serve(client);
+            });
+        }
+    })
 }
 
 impl Shared {
@@ -181,7 +195,6 @@ impl Shared {
         let fault = self.fault(&method, &target);
         match fault {
             None => reply(client, &self.forward(&head, &body)?),
-            Some(Fault::Refused) => client.shutdown(Shutdown::Both),
             Some(Fault::Reset) => reset(client),
             Some(Fault::Forbidden) => reply(client, &refusal(403, "AccessDenied")),
             Some(Fault::NoSuchBucket) => reply(client, &refusal(404, "NoSuchBucket")),
