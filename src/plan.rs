@@ -10,6 +10,9 @@ use crate::spec::{GivesUp, GivesUpRule, Kind, Length, ServiceName, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// The least that one share may last: less, and an outer deadline is no later than its inner ones.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// A checked set of services.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -43,8 +46,15 @@ impl Plan {
         budget: Duration,
         present: BTreeSet<String>,
     ) -> Result<Plan, Vec<Problem>> {
-        let specs: BTreeMap<_, _> = specs.into_iter().map(|s| (s.name.clone(), s)).collect();
         let mut problems = Vec::new();
+        let mut named: BTreeMap<ServiceName, ServiceSpec> = BTreeMap::new();
+        for spec in specs {
+            if let Some(former) = named.insert(spec.name.clone(), spec) {
+                problems
+                    .push(Problem::whole(&file(&former.name), format!("`{}` is there twice", former.name)));
+            }
+        }
+        let specs = named;
         for spec in specs.values() {
             let named = spec.requires.iter().chain(&spec.after).chain(&spec.fence_by);
             for unknown in named.filter(|n| !specs.contains_key(*n)) {
@@ -76,6 +86,14 @@ impl Plan {
             );
             vec![Problem::whole(&file(&name), message)]
         })?;
+        let shares = |s: &ServiceSpec| s.stop.rungs().iter().any(|r| matches!(r.length, Length::Share(_)));
+        if let Some(spec) = specs.values().find(|s| unit < LEAST && shares(s)) {
+            let message = format!(
+                "the stop budget of {budget:?} leaves {unit:?} for one share of its stop: give SUPAFLY_STOP_BUDGET more, \
+                 or the fixed waits on its way less"
+            );
+            return Err(vec![Problem::whole(&file(&spec.name), message)]);
+        }
         let rungs = specs
             .values()
             .map(|s| (s.name.clone(), s.stop.rungs().iter().map(|r| length(r.length, unit)).collect()))
@@ -314,6 +332,28 @@ mod tests {
         let problems = Plan::new(specs, Duration::from_secs(9), BTreeSet::new()).unwrap_err();
         let shown = problems[0].to_string();
         assert!(shown.starts_with("web.toml:") && shown.contains("SUPAFLY_STOP_BUDGET"), "{shown}");
+    }
+
+    #[test]
+    fn a_budget_that_leaves_nothing_for_a_share_is_refused() {
+        let specs = vec![
+            service("db", Kind::Daemon, &[], &[], &[Length::Wait(Duration::from_millis(8_550))]),
+            service("web", Kind::Daemon, &["db"], &[], &[Length::Share(1)]),
+        ];
+        let problems = Plan::new(specs, Duration::from_secs(9), BTreeSet::new()).unwrap_err();
+        assert!(
+            problems[0].to_string().starts_with("web.toml: the stop budget of 9s leaves"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_refused() {
+        let one = [Length::Share(1)];
+        let specs =
+            vec![service("a", Kind::Daemon, &[], &[], &one), service("a", Kind::Oneshot, &[], &[], &one)];
+        let problems = Plan::new(specs, Duration::from_secs(9), BTreeSet::new()).unwrap_err();
+        assert_eq!(problems[0].to_string(), "a.toml: `a` is there twice");
     }
 
     #[test]

@@ -52,6 +52,11 @@ pub(crate) fn push_within(settings: &Settings, path: &Path, wait: Duration) -> R
     match call.answer(PUSH_WAIT) {
         Ok(Answer::Done { .. }) => Ok(Exit::Clean),
         Ok(Answer::Again { because } | Answer::Failed { because }) => Err(no(because)),
+        // Above 125 the archiver ends instead of asking twice three more times, a second apart (`pgarch.c`), so that
+        // Postgres's stop does not hang on a dead store (`docs/adr/0004`).
+        Ok(Answer::Leave { because }) => {
+            Err(Failure::new(Exit::Fatal, format!("wal-push {}: {because}", path.display())))
+        }
         Ok(answer @ (Answer::Absent | Answer::Progress { .. } | Answer::Backups { .. })) => {
             Err(no(format!("keeper gave an answer that makes no sense here: {answer:?}")))
         }
@@ -87,7 +92,7 @@ pub(crate) fn fetch_within(
                 match answer {
                     Answer::Absent => return Ok(Exit::No),
                     Answer::Failed { because } => return Err(fatal(because)),
-                    Answer::Again { because } => because,
+                    Answer::Again { because } | Answer::Leave { because } => because,
                     Answer::Done { .. } | Answer::Progress { .. } | Answer::Backups { .. } => {
                         return Err(fatal("keeper gave an answer that makes no sense here".to_owned()));
                     }

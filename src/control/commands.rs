@@ -26,7 +26,7 @@ pub fn status(run: &Path, json: bool) -> Result<Exit, Failure> {
         format!("{pretty}\n")
     } else {
         let (colour, width) =
-            if std::io::stdout().is_terminal() { (Colour::On, width()) } else { (Colour::Off, 120) };
+            if std::io::stdout().is_terminal() { (Colour::On, width()) } else { (Colour::Off, 80) };
         render(&status, width, colour)
     };
     print(&text)?;
@@ -83,5 +83,5 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn width() -> usize {
-    crate::os::terminal_width().unwrap_or(100)
+    crate::os::terminal_width().unwrap_or(80)
 }

@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::failpoint;
 use crate::owner::Epoch;
 use crate::store::Store;
-use crate::walg::{self, Backup};
+use crate::walg::{self, Backup, Unfit};
 use futures::future::BoxFuture;
 use std::fmt;
 use std::path::Path;
@@ -142,7 +142,7 @@ impl Backups {
     }
 
     /// Looks into the bucket for a verified backup of our own epoch.
-    async fn find_out(&self, keeper: &Keeper) {
+    pub(super) async fn find_out(&self, keeper: &Keeper) {
         match self.newest_verified().await {
             Ok(found) => {
                 let mut protection = lock(&self.protection);
@@ -173,10 +173,18 @@ impl Backups {
     /// Why a backup cannot be used; the error is that it could not be found out.
     async fn unfit(&self, backup: &Backup) -> Result<Option<String>, String> {
         let shape = self.lineage.shape().await.map_err(|e| e.to_string())?;
-        Ok(walg::verify(&self.store, backup, Some(shape.system), shape.size)
-            .await
-            .err()
-            .map(|unfit| unfit.to_string()))
+        match walg::verify(&self.store, backup, Some(shape.system), shape.size).await {
+            Ok(()) => Ok(None),
+            // Not to have been let look says nothing about the backup: it must not count as missing.
+            Err(Unfit::Store(e)) => Err(e.to_string()),
+            Err(
+                unfit @ (Unfit::PartMissing { .. }
+                | Unfit::Smaller { .. }
+                | Unfit::Foreign { .. }
+                | Unfit::WalMissing { .. }
+                | Unfit::Metadata { .. }),
+            ) => Ok(Some(unfit.to_string())),
+        }
     }
 
     /// Starts a backup, or joins the one under way. What is received first is its present state.

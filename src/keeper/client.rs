@@ -29,7 +29,7 @@ pub fn backup_now(settings: &Settings, json: bool) -> Result<Exit, Failure> {
                 say(&format!("{what}: verified"))?;
                 return Ok(Exit::Clean);
             }
-            Answer::Failed { because } | Answer::Again { because } => {
+            Answer::Failed { because } | Answer::Again { because } | Answer::Leave { because } => {
                 return Err(Failure::gave_up(format!("backup now: {because}")));
             }
             answer @ (Answer::Absent | Answer::Backups { .. }) => return Err(nonsense(&answer)),
@@ -54,7 +54,7 @@ pub fn backup_list(settings: &Settings, json: bool) -> Result<Exit, Failure> {
             say(table(&backups).trim_end())?;
             Ok(Exit::Clean)
         }
-        Answer::Failed { because } | Answer::Again { because } => {
+        Answer::Failed { because } | Answer::Again { because } | Answer::Leave { because } => {
             Err(Failure::gave_up(format!("backup list: {because}")))
         }
         answer @ (Answer::Done { .. } | Answer::Absent | Answer::Progress { .. }) => Err(nonsense(&answer)),

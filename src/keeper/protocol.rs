@@ -1,4 +1,4 @@
-//! What is said on keeper's socket `<run>/keeper.sock`: one JSON object a line, versioned, each request answered.
+//! What is said on keeper's socket `<run>/keeper/keeper.sock`: one JSON object a line, versioned, each request answered.
 //!
 //! A request may carry one open file (`SCM_RIGHTS`). Long work answers `progress` lines before the last one. The verbs
 //! are closed: an unknown one, or another version, is an answer `failed` and never a guess.
@@ -72,6 +72,11 @@ pub enum Answer {
     Absent,
     /// Not now; asking again is right.
     Again {
+        /// Why.
+        because: String,
+    },
+    /// Not now, and nobody should wait: the whole stop has begun. Keeper ships what is left after Postgres.
+    Leave {
         /// Why.
         because: String,
     },

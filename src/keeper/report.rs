@@ -96,7 +96,22 @@ pub(super) fn report(facts: &Facts) -> Report {
     let fence = facts.store.as_ref().zip(lost).map(|(store, by)| {
         format!("epoch {} lost its ownership to epoch {by}: another machine is the writer now", store.epoch.0)
     });
+    let fence =
+        fence.or_else(|| facts.store.as_ref().and_then(|store| silent_too_long(store, facts.boottime)));
     Report { rows, health: Some(Health { ok, reason }), fence, values }
+}
+
+/// A strict owner that could not confirm for its TTL must not serve: its taker counts on that.
+fn silent_too_long(store: &StoreFacts, boottime: Duration) -> Option<String> {
+    let Standing::Confirmed { at, .. } = &store.standing else { return None };
+    let silent = boottime.saturating_sub(*at);
+    crate::owner::protocol::must_freeze(store.mode, silent, store.ttl).then(|| {
+        format!(
+            "mode is strict and epoch {} could not be confirmed for {}: restart this machine when the store answers",
+            store.epoch.0,
+            age(silent)
+        )
+    })
 }
 
 fn postgres(seen: &Seen) -> Row {

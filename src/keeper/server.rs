@@ -1,9 +1,10 @@
-//! The socket `<run>/keeper.sock`: takes requests of `wal-push`, `wal-fetch` and the command line, one a connection.
+//! The socket `<run>/keeper/keeper.sock`: takes requests of `wal-push`, `wal-fetch` and the command line, one a connection.
 //!
 //! It is 0660 in the group of Postgres: who may ask is decided by the file system. What may be asked is narrow: files
 //! come and go by open descriptors, so nobody gains a right to a file that he did not have.
 
 use super::bounded::bounded;
+use super::decide::Life;
 use super::inbox::Found;
 use super::outbox::{self, Refused};
 use super::protocol::{self, Answer, LONGEST_REQUEST, Verb};
@@ -173,14 +174,16 @@ async fn push(keeper: &Arc<Keeper>, name: &str, open: File) -> Answer {
     } else {
         bounded(&keeper.life, PUSH_PATIENCE, task).await
     };
-    match done {
-        Some(Ok(Ok(()))) => Answer::Done { what: String::new() },
-        Some(Ok(Err(Refused::Again(because)))) => Answer::Again { because },
-        Some(Ok(Err(Refused::Alarm(because)))) => Answer::Failed { because },
-        Some(Err(e)) => Answer::Again { because: format!("the upload broke off: {e}") },
-        None => {
-            Answer::Again { because: "the store has not answered in time; the upload goes on".to_owned() }
-        }
+    let because = match done {
+        Some(Ok(Ok(()))) => return Answer::Done { what: String::new() },
+        Some(Ok(Err(Refused::Alarm(because)))) => return Answer::Failed { because },
+        Some(Ok(Err(Refused::Again(because)))) => because,
+        Some(Err(e)) => format!("the upload broke off: {e}"),
+        None => "the store has not answered in time; the upload goes on".to_owned(),
+    };
+    match *keeper.life.borrow() {
+        Life::Serving => Answer::Again { because },
+        Life::Stopping { .. } | Life::Draining => Answer::Leave { because },
     }
 }
 

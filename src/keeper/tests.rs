@@ -118,6 +118,7 @@ impl Home {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(&directory);
         std::fs::create_dir_all(settings.pgdata().join("pg_wal/archive_status")).unwrap();
+        std::fs::create_dir_all(settings.keeper_socket().parent().unwrap()).unwrap();
         let backend = Hanging::default();
         let (memory, hangs) = (backend.memory.clone(), Arc::clone(&backend.hangs));
         let store = Store::new(Arc::new(backend));
@@ -440,4 +441,33 @@ async fn without_a_store_keeper_only_watches_and_says_unprotected() {
     assert!(report.rows.iter().any(|row| row.detail.contains("UNPROTECTED: no store")));
     assert_eq!(report.fence, None);
     assert_eq!(keeper.drain(Duration::ZERO).await, Exit::Clean);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_let_us_look_at_a_backup_makes_it_neither_verified_nor_missing() {
+    let home = Home::new(Origin::Fresh).await;
+    home.plant(0);
+    let name = format!("base_{}", real().name(0));
+    let start = real().segments[0].segment.start(real().size).0 + 40;
+    let sentinel = serde_json::json!({
+        "LSN": start, "FinishLSN": start + 8, "PgVersion": 150_000, "SystemIdentifier": real().system
+    });
+    let base = "e0000000001/basebackups_005";
+    home.memory.plant(&format!("{base}/{name}_backup_stop_sentinel.json"), sentinel.to_string());
+    home.memory.plant(&format!("{base}/{name}/tar_partitions/pg_control.tar.zst"), "control");
+    let backups = &home.keeper.archive().unwrap().backups;
+    let (part, wal) = (format!("{name}/"), "wal_005/".to_owned());
+    for refused in [part, wal] {
+        home.memory.faults(
+            move |_, key| {
+                if key.ends_with(&refused) { Fate::Fail(Kind::Transient) } else { Fate::Pass }
+            },
+        );
+        backups.find_out(&home.keeper).await;
+        assert_eq!(backups.protection(), Protection::Unknown);
+    }
+    home.memory.faults(|_, _| Fate::Pass);
+    backups.find_out(&home.keeper).await;
+    assert!(matches!(backups.protection(), Protection::Verified { name: n, .. } if n == name));
+    assert!(home.row("backup").starts_with("ok: "), "{}", home.row("backup"));
 }

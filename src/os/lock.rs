@@ -26,7 +26,7 @@ pub enum LockError {
         holder: String,
     },
     /// It could not be tried.
-    #[error("cannot {verb} the lock {}: {source}", .path.display())]
+    #[error("cannot {verb} the lock {}: {source}; the volume (SUPAFLY_DATA) must be mounted and writable", .path.display())]
     Io {
         /// What was tried.
         verb: &'static str,

@@ -6,8 +6,8 @@
 //! | after it, before the PUT | an identity without object | creates the object (`Finish`), or decides anew if another was first |
 //! | after the PUT | both | the incarnations are equal: it is the owner (`Proceed`) |
 
-use super::protocol::{Data, Decision, Facts, Opened, Seen, Strangers, decide};
-use super::{Epoch, Identity, Origin, Record, cluster, highest, read, record};
+use super::protocol::{Data, Decision, Facts, Seen, Strangers, decide};
+use super::{Epoch, Identity, Origin, Record, highest, read, record};
 use crate::config::{Mode, Settings, StoreUrl};
 use crate::control::client::notify;
 use crate::exit::{Exit, Failure};
@@ -199,6 +199,7 @@ async fn create(
         incarnation: identity.incarnation,
         machine: terms.machine.clone(),
         mode: terms.mode,
+        ttl_ms: u64::try_from(terms.ttl.as_millis()).unwrap_or(u64::MAX),
     };
     let body =
         serde_json::to_vec_pretty(&record).map_err(|e| Failure::gave_up(format!("owner object: {e}")))?;
@@ -210,11 +211,17 @@ async fn create(
         }
         Err(e) if e.kind == Kind::Conflict => match read(store, epoch).await {
             Ok(Some(there)) if there.incarnation == identity.incarnation => Ok(Tried::Again),
-            Ok(_) => {
-                // Somebody was first: this volume never owned it, and says so again as before.
+            Ok(Some(first)) => {
+                // Somebody was first: this volume never owned it, and says so again as before. To take the winner over
+                // in the same breath would be a fight, whatever the setting allows.
                 put_back(former, &volume.identity)?;
-                Ok(Tried::Again)
+                Err(Failure::refused(format!(
+                    "{}: epoch {epoch} was claimed at the same moment by another machine ({}), which was first; nothing \
+                     was touched here",
+                    terms.store, first.machine
+                )))
             }
+            Ok(None) => Ok(Tried::Wait("the owner object conflicts and cannot be read yet".to_owned())),
             Err(e) => transient(e),
         },
         // Carried out or not: the next look at the store tells, by the incarnation.
@@ -237,8 +244,8 @@ fn put_back(former: Option<&Identity>, path: &Path) -> Result<(), Failure> {
 /// A strict former owner freezes itself when it cannot confirm for its TTL; its taker waits twice that before it opens.
 async fn wait_for_former(store: &Store, former: Epoch, ttl: Duration) -> Result<(), StoreError> {
     match read(store, former).await? {
-        Some(Record { mode: Mode::Strict, machine, .. }) => {
-            let wait = ttl * 2;
+        Some(Record { mode: Mode::Strict, machine, ttl_ms, .. }) => {
+            let wait = ttl.max(Duration::from_millis(ttl_ms)) * 2;
             let shown = crate::spec::duration::show(wait);
             let text =
                 format!("waits {shown} for the former owner, epoch {former} (machine {machine}), to freeze");
@@ -276,12 +283,9 @@ fn present(pgdata: &Path) -> Result<Data, Failure> {
 
 async fn look(store: &Store, identity: Option<&Identity>) -> Result<Seen, StoreError> {
     let highest = highest(store).await?;
-    let (own, own_cluster) = match identity.and_then(|i| i.epoch) {
-        Some(epoch) => {
-            let opened = if cluster::read(store, epoch).await?.is_some() { Opened::Yes } else { Opened::No };
-            (read(store, epoch).await?, opened)
-        }
-        None => (None, Opened::No),
+    let own = match identity.and_then(|i| i.epoch) {
+        Some(epoch) => read(store, epoch).await?,
+        None => None,
     };
     let strangers = match highest {
         Some(_) => Strangers::None,
@@ -292,7 +296,7 @@ async fn look(store: &Store, identity: Option<&Identity>) -> Result<Seen, StoreE
             stranger.map_or(Strangers::None, |e| Strangers::Some(e.key))
         }
     };
-    Ok(Seen::Reached { highest, own, own_cluster, strangers })
+    Ok(Seen::Reached { highest, own, strangers })
 }
 
 /// What an error of the store is for the decision: no answer, or an end.

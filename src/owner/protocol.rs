@@ -29,20 +29,9 @@ pub enum Seen {
         highest: Option<Record>,
         /// The owner object of this volume's own epoch.
         own: Option<Record>,
-        /// Whether this volume's own epoch has ever opened a cluster.
-        own_cluster: Opened,
         /// Whether a prefix without owner holds other objects.
         strangers: Strangers,
     },
-}
-
-/// Whether an epoch has a `cluster.json`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It has: Postgres may have run in it.
-    Yes,
-    /// It has not.
-    No,
 }
 
 /// Objects of nobody we know.
@@ -109,7 +98,11 @@ pub fn decide(facts: &Facts) -> Decision {
     match (&facts.seen, &facts.identity) {
         (Seen::NoStore, identity) => without_store(identity.as_ref()),
         (Seen::Unreachable(why), Some(identity)) => match (identity.epoch, facts.mode, facts.data) {
-            (Some(epoch), Mode::Available, Data::Present) if matches(facts, identity).is_none() => {
+            // Only what `datadir` has recorded in the store proves that this volume ever owned its epoch: an identity
+            // whose owner object was never created must not go on because nobody answers.
+            (Some(epoch), Mode::Available, Data::Present)
+                if identity.system_identifier.is_some() && matches(facts, identity).is_none() =>
+            {
                 Decision::Proceed { epoch, unconfirmed: Some(why.clone()) }
             }
             (Some(_) | None, Mode::Available | Mode::Strict, Data::Present | Data::Missing) => {
@@ -117,12 +110,12 @@ pub fn decide(facts: &Facts) -> Decision {
             }
         },
         (Seen::Unreachable(why), None) => Decision::Wait(why.clone()),
-        (Seen::Reached { highest, own, own_cluster, strangers }, Some(identity)) => match identity.epoch {
+        (Seen::Reached { highest, own, strangers }, Some(identity)) => match identity.epoch {
             Some(epoch) => {
                 if let Some(refusal) = matches(facts, identity) {
                     return Decision::Refuse(refusal);
                 }
-                with_epoch(facts, identity, epoch, highest.as_ref(), own.as_ref(), *own_cluster, strangers)
+                with_epoch(facts, identity, epoch, highest.as_ref(), own.as_ref(), strangers)
             }
             None => without_epoch(facts, highest.as_ref(), strangers),
         },
@@ -165,7 +158,6 @@ fn with_epoch(
     epoch: Epoch,
     highest: Option<&Record>,
     own: Option<&Record>,
-    own_cluster: Opened,
     strangers: &Strangers,
 ) -> Decision {
     match own {
@@ -177,12 +169,8 @@ fn with_epoch(
                     successor.epoch, successor.machine, facts.store
                 ));
             }
-            match (facts.data, own_cluster) {
-                (Data::Missing, Opened::Yes) => lost_data(facts, own),
-                (Data::Present, Opened::Yes | Opened::No) | (Data::Missing, Opened::No) => {
-                    Decision::Proceed { epoch, unconfirmed: None }
-                }
-            }
+            // Without data it restores within its own epoch, on a new timeline: nobody else writes there.
+            Decision::Proceed { epoch, unconfirmed: None }
         }
         Some(other) => match facts.data {
             // We never owned it: somebody else's PUT was first. Without data we are as new.
@@ -199,8 +187,21 @@ fn with_epoch(
                 Origin::Takeover { from } => Some(from),
             };
             let there = highest.map(|h| h.epoch);
-            if there == expected && (expected.is_some() || *strangers == Strangers::None) {
-                return Decision::Finish { epoch };
+            let never_owned = identity.system_identifier.is_none();
+            if never_owned && there == expected {
+                // What was allowed when the identity was made must be allowed now, too.
+                match (highest, strangers) {
+                    (None, Strangers::None) => return Decision::Finish { epoch },
+                    (Some(former), _) => match take(facts, former) {
+                        Decision::Claim { .. } => return Decision::Finish { epoch },
+                        decided @ (Decision::Refuse(_)
+                        | Decision::Local
+                        | Decision::Proceed { .. }
+                        | Decision::Finish { .. }
+                        | Decision::Wait(_)) => return decided,
+                    },
+                    (None, Strangers::Some(_)) => {}
+                }
             }
             if facts.data == Data::Missing && there.is_some() {
                 return without_epoch(facts, highest, strangers);
@@ -212,21 +213,6 @@ fn with_epoch(
                 there.map_or_else(|| "none".to_owned(), |e| e.to_string())
             ))
         }
-    }
-}
-
-/// The volume is the owner's, but its data is gone while the archive has some: that is a lost volume.
-fn lost_data(facts: &Facts, own: &Record) -> Decision {
-    match take(facts, own) {
-        Decision::Refuse(why) => Decision::Refuse(format!(
-            "the data directory of epoch {} is gone from this volume. {why}",
-            own.epoch
-        )),
-        decided @ (Decision::Local
-        | Decision::Proceed { .. }
-        | Decision::Claim { .. }
-        | Decision::Finish { .. }
-        | Decision::Wait(_)) => decided,
     }
 }
 
@@ -275,12 +261,6 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
             Takeover::Never | Takeover::Auto => String::new(),
         }
     ))
-}
-
-/// Whether ownership must be confirmed again: a quarter of the TTL after the last confirmation.
-#[must_use]
-pub fn confirm_due(since_last: Option<std::time::Duration>, ttl: std::time::Duration) -> bool {
-    since_last.is_none_or(|d| d >= ttl / 4)
 }
 
 /// Whether a strict owner must freeze: no confirmation for the TTL, on its own clock that counts suspended time.

@@ -22,6 +22,9 @@ pub struct Record {
     pub machine: String,
     /// What it does when it cannot confirm; a taker of a strict owner waits.
     pub mode: Mode,
+    /// For how long one of its confirmations holds, in milliseconds: its taker waits twice that.
+    #[serde(default)]
+    pub ttl_ms: u64,
 }
 
 /// The object's key.

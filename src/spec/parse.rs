@@ -1,7 +1,7 @@
 //! From the text of a service file to a [`ServiceSpec`], or to everything that is wrong with it.
 
 use super::problem::{Problem, Problems};
-use super::reader::{File, Reader, Value};
+use super::reader::{File, Reader, Value, nearest};
 use super::{
     Check, GivesUp, GivesUpRule, Kind, Length, NewPrivileges, Pass, Presence, Probe, Ready, Restart, Rung,
     ServiceName, ServiceSpec, StopLadder, When,
@@ -22,7 +22,8 @@ use toml::de::DeTable;
 pub fn parse(file: &str, text: &str, variables: &BTreeMap<String, String>) -> Result<ServiceSpec, Problems> {
     let reading = File { name: file, text, variables, problems: RefCell::default() };
     let spec = read(&reading, text);
-    let problems = reading.problems.into_inner();
+    let mut problems = reading.problems.into_inner();
+    problems.sort_by_key(|p| p.at.as_ref().map(|at| (at.line, at.column)));
     match spec {
         Some(spec) if problems.is_empty() => Ok(spec),
         Some(_) | None => Err(Problems(problems)),
@@ -102,8 +103,10 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
         reports_health: r.get("reports_health").and_then(|v| f.duration(v)),
         fence_by: r.get("fence_by").and_then(|v| one_name(f, v)),
         nofile: r.get("nofile").and_then(|v| f.integer(v, "a number of files")),
-        nice: r.get("nice").and_then(|v| f.integer(v, "a niceness from -20 to 19")),
-        oom_score_adj: r.get("oom_score_adj").and_then(|v| f.integer(v, "a number from -1000 to 1000")),
+        nice: r.get("nice").and_then(|v| f.number(v, -20..=19, "a niceness from -20 to 19")),
+        oom_score_adj: r
+            .get("oom_score_adj")
+            .and_then(|v| f.number(v, -1000..=1000, "a number from -1000 to 1000")),
         no_new_privileges: match r.get("no_new_privileges").and_then(|v| f.boolean(v)) {
             Some(true) => NewPrivileges::Never,
             Some(false) | None => NewPrivileges::Allowed,
@@ -205,10 +208,12 @@ fn signal(f: &File<'_>, v: Value<'_>) -> Option<Signal> {
     let full = if text.starts_with("SIG") { text.to_owned() } else { format!("SIG{text}") };
     let found = Signal::from_str(&full).ok().filter(|_| text.starts_with("SIG"));
     if found.is_none() {
-        f.problem(
-            v.span(),
-            format!("`{text}` is not a signal; write SIGTERM, SIGINT, SIGQUIT, SIGUSR1 or the like"),
+        let near = nearest(&full, Signal::iterator().map(Signal::as_str));
+        let hint = near.map_or_else(
+            || "write SIGTERM, SIGINT, SIGQUIT, SIGUSR1 or the like".to_owned(),
+            |near| format!("did you mean {near}?"),
         );
+        f.problem(v.span(), format!("`{text}` is not a signal; {hint}"));
     }
     found
 }
@@ -259,20 +264,36 @@ fn ready(f: &File<'_>, v: Value<'_>, kind: Kind) -> Option<Ready> {
     }
 }
 
+fn port(f: &File<'_>, v: Value<'_>) -> Option<u16> {
+    f.number(v, 1..=65_535, "a port from 1 to 65535")
+}
+
 fn http(f: &File<'_>, v: Value<'_>) -> Option<Check> {
     let table = f.table(v, "{ port = 3001, path = \"/ready\" }")?;
-    let port = table.get("port").and_then(|v| f.integer(v, "a port from 1 to 65535"));
-    let path = table.get("path").map_or(Some("/".to_owned()), |v| f.text(v));
-    table.finish();
-    if port.is_none() {
+    let port = table.get("port").and_then(|v| port(f, v));
+    let path = match table.get("path") {
+        Some(v) => f.text(v).filter(|path| {
+            let fits = path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control());
+            if !fits {
+                f.problem(v.span(), "write a path with its slash and without blanks, \"/ready\"");
+            }
+            fits
+        }),
+        None => Some("/".to_owned()),
+    };
+    if table.get("port").is_none() {
         f.problem(v.span(), "`port` is missing");
     }
+    table.finish();
     Some(Check::Http { port: port?, path: path? })
 }
 
 fn tcp(f: &File<'_>, v: Value<'_>) -> Option<Check> {
     let table = f.table(v, "{ port = 5432 }")?;
-    let port = table.get("port").and_then(|v| f.integer(v, "a port from 1 to 65535"));
+    let port = table.get("port").and_then(|v| port(f, v));
+    if table.get("port").is_none() {
+        f.problem(v.span(), "`port` is missing");
+    }
     table.finish();
     Some(Check::Tcp { port: port? })
 }
@@ -313,10 +334,14 @@ fn restart(f: &File<'_>, v: Value<'_>, base: &Restart) -> Restart {
         return base.clone();
     };
     let words = [("always", When::Always), ("on-failure", When::OnFailure), ("never", When::Never)];
+    let delay = table.get("delay").and_then(|v| f.duration(v)).unwrap_or(base.delay);
     let restart = Restart {
         when: table.get("when").and_then(|v| f.word(v, &words)).unwrap_or(base.when),
-        delay: table.get("delay").and_then(|v| f.duration(v)).unwrap_or(base.delay),
-        max_delay: table.get("max_delay").and_then(|v| f.duration(v)).unwrap_or(base.max_delay),
+        delay,
+        max_delay: table
+            .get("max_delay")
+            .and_then(|v| f.duration(v))
+            .unwrap_or_else(|| base.max_delay.max(delay)),
         window: table.get("window").and_then(|v| f.duration(v)).unwrap_or(base.window),
         max: table.get("max").and_then(|v| f.integer(v, "how many restarts")).unwrap_or(base.max),
         final_codes: table.get("final_codes").map(|v| codes(f, v)).unwrap_or_default(),
@@ -339,9 +364,7 @@ fn gives_up(f: &File<'_>, v: Value<'_>) -> Option<GivesUpRule> {
     let table = f.table(v, "\"stop-all\"")?;
     let default = table.get("default").and_then(|v| f.word(v, &GIVING_UP));
     let mut when_env = BTreeMap::new();
-    if let Some(names) =
-        table.get("when_env").and_then(|v| f.table(v, "a table, { FLY_MACHINE_ID = \"hold\" }"))
-    {
+    if let Some(names) = table.get("when_env").and_then(|v| f.table(v, "a table, { NAME = \"hold\" }")) {
         for (key, _, value) in names.all() {
             if let Some(what) = f.word(value, &GIVING_UP) {
                 when_env.insert(key.to_owned(), what);

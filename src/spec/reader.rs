@@ -7,7 +7,7 @@ use super::duration;
 use super::problem::Problem;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -96,6 +96,21 @@ impl File<'_> {
         fits
     }
 
+    /// A number within bounds that its type alone does not give.
+    pub(super) fn number<T: TryFrom<i64>>(
+        &self,
+        value: Value<'_>,
+        bounds: RangeInclusive<i64>,
+        right: &str,
+    ) -> Option<T> {
+        let number: i64 = self.integer(value, right)?;
+        let fits = bounds.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        if fits.is_none() {
+            self.problem(value.span(), format!("write {right}"));
+        }
+        fits
+    }
+
     pub(super) fn boolean(&self, value: Value<'_>) -> Option<bool> {
         let read = value.get_ref().as_bool();
         if read.is_none() {
@@ -155,18 +170,32 @@ impl<'a> Reader<'a> {
             if asked.contains(text) {
                 continue;
             }
-            let near = asked.iter().filter(|a| alike(a, text)).min_by_key(|a| distance(a, text));
-            let hint = near.map_or_else(
+            let hint = nearest(text, asked.iter().copied()).map_or_else(
                 || format!("the keys here are {}", asked.iter().copied().collect::<Vec<_>>().join(", ")),
-                |near| format!("did you mean `{near}`?"),
+                |near| format!("did you mean {near}?"),
             );
             self.file.problem(key.span(), format!("unknown key `{text}`; {hint}"));
         }
     }
 }
 
-fn alike(a: &str, b: &str) -> bool {
-    distance(a, b) <= a.len().max(b.len()) / 3
+/// The words that `text` is likely a slip for, all that are equally near; `None` when none is near.
+pub(super) fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<String> {
+    let mut least = usize::MAX;
+    let mut near: Vec<&str> = Vec::new();
+    for word in words {
+        let d = distance(word, text);
+        if d > word.len().max(text.len()) / 3 || d > least {
+            continue;
+        }
+        if d < least {
+            near.clear();
+            least = d;
+        }
+        near.push(word);
+    }
+    let quoted: Vec<_> = near.iter().map(|w| format!("`{w}`")).collect();
+    (!quoted.is_empty()).then(|| quoted.join(" or "))
 }
 
 /// Edits between two words (transpositions count twice); words here are short.

@@ -1,5 +1,6 @@
 //! The whole: who may start when, who must stop when, and how it ends.
 
+use super::mutant::{self, Mutant};
 use super::service::{Forced, Installed};
 use super::{Action, Happened, Run, Service, State, Then, Why};
 use crate::exit::Exit;
@@ -151,7 +152,7 @@ impl Machine {
             .spec()
             .requires
             .iter()
-            .filter(|n| !get(n).is_some_and(Service::serves))
+            .filter(|n| !get(n).is_some_and(Service::serves) && !mutant::is(Mutant::RequiresIgnored))
             .chain(
                 service
                     .spec()
@@ -211,13 +212,31 @@ impl Machine {
                 if service.retry(now) {
                     Answer::Accepted
                 } else {
-                    Answer::Nothing(format!("`{name}` is neither held nor failed"))
+                    match service.state() {
+                        State::GaveUp(given) => Answer::Rejected(format!(
+                            "`{name}` was {}: nothing starts it again in this life, because another machine may be the writer",
+                            given.why
+                        )),
+                        State::Waiting
+                        | State::Absent
+                        | State::Spawning { .. }
+                        | State::Starting { .. }
+                        | State::Ready { .. }
+                        | State::Stopping { .. }
+                        | State::Clearing { .. }
+                        | State::Backoff { .. }
+                        | State::Done
+                        | State::Down(_) => Answer::Nothing(format!("`{name}` is neither held nor failed")),
+                    }
                 }
             }
         }
     }
 
     fn fence(&mut self, by: &ServiceName, why: &str, now: Instant, actions: &mut Vec<Action>) -> Answer {
+        if let Whole::Ended(_) = self.whole {
+            return Answer::Nothing("everything has stopped".to_owned());
+        }
         let fenced: Vec<_> =
             self.services.values_mut().filter(|s| s.spec().fence_by.as_ref() == Some(by)).collect();
         if fenced.is_empty() {
@@ -310,12 +329,30 @@ impl Machine {
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
         match self.whole.clone() {
             Whole::Up => self.start(now, actions),
-            Whole::Stopping { cause, hurried, .. } => self.go_down(&cause, hurried, now, actions),
+            Whole::Stopping { cause, hurried, .. } => {
+                if mutant::is(Mutant::StartWhileStopping) {
+                    self.start(now, actions);
+                }
+                self.go_down(&cause, hurried, now, actions)
+            }
             Whole::Ended(_) => false,
         }
     }
 
     fn start(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+        // A restart that is due asks again for what it requires: a held or failed one keeps it down like a first start.
+        let unmet = |s: &Service| {
+            let due = matches!(s.state(), State::Backoff { until, .. } if *until <= now);
+            let serves = |n: &ServiceName| self.services.get(n).is_some_and(Service::serves);
+            due && !s.spec().requires.iter().all(serves) && !mutant::is(Mutant::RequiresIgnoredOnRestart)
+        };
+        let unmet: Vec<ServiceName> =
+            self.services().filter(|s| unmet(s)).map(|s| s.name().clone()).collect();
+        for name in &unmet {
+            if let Some(service) = self.services.get_mut(name) {
+                service.set(State::Waiting, now);
+            }
+        }
         let due = |s: &Service| match s.state() {
             State::Waiting => self.waits_for(s.name()).is_none(),
             State::Backoff { until, .. } => *until <= now,
@@ -336,7 +373,7 @@ impl Machine {
                 actions.push(service.spawn(Run(self.runs), now));
             }
         }
-        !due.is_empty()
+        !due.is_empty() || !unmet.is_empty()
     }
 
     fn go_down(&mut self, cause: &Cause, hurried: usize, now: Instant, actions: &mut Vec<Action>) -> bool {
@@ -344,7 +381,19 @@ impl Machine {
             Cause::Asked(by) => Why::Asked(by.clone()),
             Cause::GaveUp { name, .. } => Why::GaveUp(name.clone()),
         };
-        let alive = |s: &Service| s.run().is_some();
+        let alive = |s: &Service| match s.state() {
+            State::Clearing { .. } => !mutant::is(Mutant::EndsWhileClearing),
+            State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Stopping { .. } => true,
+            State::Waiting
+            | State::Absent
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => false,
+        };
         let may_stop = |s: &Service| {
             let waiting = matches!(s.state(), State::Waiting | State::Backoff { .. });
             let up = matches!(
@@ -367,13 +416,15 @@ impl Machine {
                 | State::GaveUp(_) => false,
             };
             let free = !self.plan.dependents(s.name()).filter_map(|d| self.services.get(d)).any(alive);
-            waiting || coming_back || (up && free)
+            waiting || coming_back || (up && (free || mutant::is(Mutant::NoStopOrder)))
         };
         let names: Vec<ServiceName> =
             self.services().filter(|s| may_stop(s)).map(|s| s.name().clone()).collect();
         for name in &names {
             if let Some(service) = self.services.get_mut(name) {
-                let rung = hurried.min(service.spec().stop.rungs().len());
+                // Hurry skips rungs, but nobody gets SIGKILL before any other signal: what comes late still ends in order.
+                let last = service.spec().stop.rungs().len().saturating_sub(1);
+                let rung = if mutant::is(Mutant::HurryKillsFirst) { hurried } else { hurried.min(last) };
                 actions.extend(service.stop(Then::Down(why.clone()), rung, &self.plan, now));
             }
         }
@@ -386,6 +437,7 @@ impl Machine {
 
     fn exit(&self, cause: &Cause) -> Exit {
         match cause {
+            _ if mutant::is(Mutant::AlwaysClean) => Exit::Clean,
             Cause::GaveUp { exit, .. } => *exit,
             Cause::Asked(_) => {
                 let forced = |s: &Service| matches!(s.state(), State::Down(_)) && s.forced() == Forced::Yes;

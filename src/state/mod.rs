@@ -12,6 +12,7 @@
 //! never started again before that: a new postmaster must not meet old backends.
 
 mod machine;
+mod mutant;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -182,9 +183,20 @@ pub enum Happened {
     DescentGone,
 }
 
+/// Whether what gave up may be tried again on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It may: the cause can be mended.
+    Mendable,
+    /// Not in this life of the supervisor: somebody else may be the writer now.
+    Fenced,
+}
+
 /// What giving up means, with its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenUp {
+    /// What kind of end it is: whether a request may try again.
+    pub end: End,
     /// What follows for the others.
     pub how: GivesUp,
     /// How it last ended.

@@ -1,6 +1,7 @@
 //! One service: its states and what moves it from one to the next.
 
-use super::{Action, Ending, GivenUp, Happened, Pid, Run, Then, Why};
+use super::mutant::{self, Mutant};
+use super::{Action, End, Ending, GivenUp, Happened, Pid, Run, Then, Why};
 use crate::plan::Plan;
 use crate::spec::{GivesUp, Kind, Ready, ServiceName, ServiceSpec, When};
 use std::collections::VecDeque;
@@ -224,7 +225,7 @@ impl Service {
 
     /// What happened to a run of it. A run that is not the present one changes nothing.
     pub(super) fn happened(&mut self, run: Run, what: Happened, plan: &Plan, now: Instant) -> Vec<Action> {
-        if self.run() != Some(run) {
+        if self.run() != Some(run) && !mutant::is(Mutant::StaleEvents) {
             return Vec::new();
         }
         match what {
@@ -238,6 +239,9 @@ impl Service {
             }
             Happened::Ready => {
                 if let State::Starting { pid, .. } = self.state {
+                    if mutant::is(Mutant::ReadinessForgives) {
+                        self.starts.clear();
+                    }
                     self.set(State::Ready { run, pid, alive: now }, now);
                 }
                 Vec::new()
@@ -313,6 +317,10 @@ impl Service {
                 Vec::new()
             }
             State::Waiting | State::Backoff { .. } => {
+                // Nothing is alive: a force used in a former run is none of this stop.
+                if !mutant::is(Mutant::OldForceCounts) {
+                    self.forced = Forced::No;
+                }
                 self.settle(then, now);
                 Vec::new()
             }
@@ -325,7 +333,10 @@ impl Service {
             Then::Down(why) => self.set(State::Down(why), now),
             Then::Held(why) => {
                 let last = self.last.clone().unwrap_or(Ending::Exited(0));
-                self.set(State::GaveUp(GivenUp { how: GivesUp::Hold, last, why: why.to_string() }), now);
+                self.set(
+                    State::GaveUp(GivenUp { end: end(&why), how: GivesUp::Hold, last, why: why.to_string() }),
+                    now,
+                );
             }
             Then::Policy | Then::Failed(_) => {}
         }
@@ -343,6 +354,9 @@ impl Service {
             (Some(_), None) | (None, _) => {
                 *rung = self.spec.stop.rungs().len() + 1;
                 self.forced = Forced::Yes;
+                if mutant::is(Mutant::NoKillAtTheEnd) {
+                    return Vec::new();
+                }
                 vec![Action::Kill { name, run }]
             }
         }
@@ -352,7 +366,9 @@ impl Service {
     pub(super) fn next_rung(&mut self, plan: &Plan, now: Instant) -> Vec<Action> {
         match &mut self.state {
             State::Stopping { rung, .. } if *rung <= self.spec.stop.rungs().len() => {
-                *rung += 1;
+                if !mutant::is(Mutant::RungStays) {
+                    *rung += 1;
+                }
                 self.forced = Forced::Yes;
                 self.on_rung(plan, now)
             }
@@ -405,25 +421,30 @@ impl Service {
                 vec![Action::Fence { name: self.spec.name.clone(), run }]
             }
             State::Spawning { run, stop } => {
-                *stop = Some(then);
+                if !mutant::is(Mutant::FenceLostWhileSpawning) {
+                    *stop = Some(then);
+                }
                 vec![Action::Fence { name: self.spec.name.clone(), run: *run }]
             }
             State::Clearing { then: former, .. } => {
                 *former = then;
                 Vec::new()
             }
-            State::Waiting | State::Backoff { .. } | State::Done | State::Down(_) | State::GaveUp(_) => {
+            State::Waiting | State::Backoff { .. } | State::Done | State::GaveUp(_) => {
                 self.settle(then, now);
                 Vec::new()
             }
-            State::Absent => Vec::new(),
+            // Down is for good: there is nothing to fence, and how it went down must stay known.
+            State::Absent | State::Down(_) => Vec::new(),
         }
     }
 
     pub(super) fn spawn(&mut self, run: Run, now: Instant) -> Action {
-        if !self.starts.is_empty() {
+        // Not by `starts`, which forgets what is older than the policy's window.
+        if self.last.is_some() {
             self.restarts += 1;
         }
+        self.forced = Forced::No;
         self.starts.push_back(now);
         self.set(State::Spawning { run, stop: None }, now);
         Action::Spawn { name: self.spec.name.clone(), run }
@@ -443,7 +464,12 @@ impl Service {
             Then::Down(why) => self.set(State::Down(why), now),
             Then::Held(why) => {
                 self.set(
-                    State::GaveUp(GivenUp { how: GivesUp::Hold, last: ending, why: why.to_string() }),
+                    State::GaveUp(GivenUp {
+                        end: end(&why),
+                        how: GivesUp::Hold,
+                        last: ending,
+                        why: why.to_string(),
+                    }),
                     now,
                 );
             }
@@ -485,7 +511,7 @@ impl Service {
             Some(format!("{ending}, which is final"))
         } else if matches!(policy.when, When::Never) {
             Some(why.as_ref().map_or_else(|| ending.to_string(), |w| format!("{w} ({ending})")))
-        } else if recent >= policy.max {
+        } else if recent >= policy.max && !mutant::is(Mutant::UnlimitedAttempts) {
             let span = crate::spec::duration::show(policy.window);
             Some(format!("{} restarts within {span}, the last after: {ending}", policy.max))
         } else {
@@ -493,7 +519,7 @@ impl Service {
         };
         if let Some(why) = spent {
             let how = plan.giving_up(&self.spec.gives_up, ending.code());
-            self.set(State::GaveUp(GivenUp { how, last: ending, why }), now);
+            self.set(State::GaveUp(GivenUp { end: End::Mendable, how, last: ending, why }), now);
             return;
         }
         let delay = if ready_for.is_some() && self.attempt == 0 { Duration::ZERO } else { self.delay() };
@@ -516,7 +542,8 @@ impl Service {
     /// Tries again what was held or had given up, on request.
     pub(super) fn retry(&mut self, now: Instant) -> bool {
         match &self.state {
-            State::GaveUp(_) | State::Down(_) => {
+            State::GaveUp(GivenUp { end: End::Fenced, .. }) => false,
+            State::GaveUp(GivenUp { end: End::Mendable, .. }) | State::Down(_) => {
                 self.attempt = 0;
                 self.starts.clear();
                 self.set(State::Waiting, now);
@@ -536,6 +563,13 @@ impl Service {
             | State::Clearing { .. }
             | State::Done => false,
         }
+    }
+}
+
+fn end(why: &Why) -> End {
+    match why {
+        Why::Fenced(_) => End::Fenced,
+        Why::Asked(_) | Why::GaveUp(_) | Why::NeverReady | Why::Watchdog => End::Mendable,
     }
 }
 

@@ -1,1 +1,190 @@
+//! The status is made from the machine alone, so a few steps of it make every face; the table is compared as shown.
 
+use super::*;
+use crate::plan::Plan;
+use crate::spec::{GivesUp, Kind, Ready, ServiceSpec};
+use crate::state::{Action, Core, Ending, Event, Happened, Pid, Run};
+use nix::sys::signal::Signal;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn named(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+struct Scene {
+    machine: Machine,
+    begun: Instant,
+    now: Instant,
+    reported: BTreeMap<ServiceName, Reported>,
+    output: BTreeMap<ServiceName, Vec<String>>,
+}
+
+impl Scene {
+    /// `keeper`, `postgres` that requires it and reports health, and `web`, whose program is absent.
+    fn new() -> Scene {
+        let daemon = |n: &str| ServiceSpec::minimal(named(n), Kind::Daemon, vec![format!("/opt/{n}")]);
+        let mut keeper = daemon("keeper");
+        keeper.restart.max = 0;
+        keeper.gives_up.default = GivesUp::Hold;
+        let mut postgres = daemon("postgres");
+        postgres.requires = vec![named("keeper")];
+        postgres.ready = Ready::Notify;
+        postgres.reports_health = Some(Duration::from_secs(10));
+        let plan = Plan::new(vec![keeper, postgres, daemon("web")], Duration::from_secs(9), BTreeSet::new());
+        let begun = Instant::now();
+        let machine = Machine::new(plan.unwrap(), &BTreeSet::from([named("web")]), begun);
+        let mut scene =
+            Scene { machine, begun, now: begun, reported: BTreeMap::new(), output: BTreeMap::new() };
+        scene.step(Event::Tick);
+        scene
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        self.machine.step(event, self.now).0
+    }
+
+    fn say(&mut self, name: &str, what: Happened) {
+        let run = self.machine.service(&named(name)).unwrap().run().unwrap_or(Run(0));
+        self.step(Event::Service { name: named(name), run, what });
+    }
+
+    fn status(&self) -> Status {
+        status(&self.machine, &self.reported, &self.output, self.begun, self.now)
+    }
+
+    fn health(&mut self, ok: bool, reason: &str) {
+        let health = Some((ok, reason.to_owned(), self.now));
+        self.reported.insert(named("postgres"), Reported { health, ..Reported::default() });
+    }
+
+    fn up(mut self) -> Scene {
+        self.say("keeper", Happened::Spawned(Pid(10)));
+        self.say("postgres", Happened::Spawned(Pid(11)));
+        self.say("postgres", Happened::Ready);
+        self
+    }
+}
+
+#[test]
+fn ready_needs_a_young_and_good_report_of_whoever_must_report() {
+    let mut scene = Scene::new().up();
+    let s = scene.status();
+    assert_eq!(
+        (s.state, s.reason.as_str()),
+        (Overall::Degraded, "postgres: has not yet said that clients can be served")
+    );
+    scene.health(true, "");
+    assert_eq!(scene.status().state, Overall::Ready);
+    scene.now += Duration::from_secs(11);
+    assert_eq!(scene.status().reason, "postgres: has said nothing for 11s");
+    scene.health(false, "in recovery");
+    assert_eq!(scene.status().reason, "postgres: in recovery");
+}
+
+#[test]
+fn a_service_that_waits_says_for_whom() {
+    let scene = Scene::new();
+    let s = scene.status();
+    assert_eq!((s.state, s.reason.as_str()), (Overall::Starting, "not ready yet: keeper, postgres"));
+    assert_eq!((s.services[1].state.as_str(), s.services[1].detail.as_str()), ("waiting", "for keeper"));
+    assert_eq!(
+        (s.services[2].state.as_str(), s.services[2].detail.as_str()),
+        ("absent", "/opt/web is not installed")
+    );
+}
+
+#[test]
+fn an_ending_is_shown_as_what_it_was_with_the_last_output() {
+    let endings = [
+        (Ending::Exited(3), "exit 3"),
+        (Ending::Signaled { signal: Signal::SIGSEGV, core: Core::Dumped }, "SIGSEGV, core dumped"),
+        (Ending::OomKilled, "OOM killed"),
+    ];
+    for (ending, shown) in endings {
+        let mut scene = Scene::new();
+        scene.output.insert(named("keeper"), vec!["no such bucket".to_owned()]);
+        scene.say("keeper", Happened::Spawned(Pid(10)));
+        scene.say("keeper", Happened::Exited(ending));
+        scene.say("keeper", Happened::DescentGone);
+        let s = scene.status();
+        assert_eq!((s.services[0].state.as_str(), s.services[0].last.as_deref()), ("held", Some(shown)));
+        assert_eq!(s.services[0].output, ["no such bucket"]);
+        assert_eq!(s.state, Overall::Degraded);
+        assert!(s.services.iter().any(|x| x.name == "postgres" && x.state != "ready"));
+    }
+}
+
+#[test]
+fn a_service_that_could_not_be_started_says_what_the_system_said() {
+    let mut scene = Scene::new();
+    scene.say("keeper", Happened::SpawnFailed("ENOENT: /opt/keeper is not there".to_owned()));
+    let last = scene.status().services[0].last.clone();
+    assert_eq!(last.as_deref(), Some("could not be started: ENOENT: /opt/keeper is not there"));
+}
+
+#[test]
+fn a_stop_is_said_with_its_reason_until_it_is_proved() {
+    let mut scene = Scene::new().up();
+    scene.step(Event::Stop("SIGTERM".to_owned()));
+    let s = scene.status();
+    assert_eq!((s.state, s.reason.as_str()), (Overall::Stopping, "SIGTERM"));
+    assert_eq!(s.services[1].detail, "SIGTERM sent; SIGTERM");
+    for name in ["postgres", "keeper"] {
+        scene.say(name, Happened::Exited(Ending::Exited(0)));
+        assert_eq!(scene.status().state, Overall::Stopping);
+        scene.say(name, Happened::DescentGone);
+    }
+    let s = scene.status();
+    assert_eq!((s.state, s.reason.as_str()), (Overall::Stopped, "stopped as asked"));
+}
+
+#[test]
+fn the_shape_survives_its_own_json() {
+    let mut scene = Scene::new().up();
+    scene.health(true, "");
+    let s = scene.status();
+    let json = serde_json::to_string(&s).unwrap();
+    assert!(json.starts_with("{\"version\":1,\"state\":\"ready\","), "{json}");
+    assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), s);
+}
+
+#[test]
+fn the_table_is_made_for_people() {
+    let mut scene = Scene::new().up();
+    scene.health(true, "");
+    scene.now += Duration::from_secs(4);
+    let row =
+        Row { name: "backup".to_owned(), state: "unprotected".to_owned(), detail: "none yet".to_owned() };
+    scene.reported.entry(named("keeper")).or_default().rows.push(row);
+    assert_eq!(
+        render(&scene.status(), 80, Colour::Off),
+        "supafly: ready, up 4s\n\
+         \n\
+         SERVICE   STATE           FOR  DETAIL\n\
+         keeper    ready            4s\n\
+         \x20 backup  unprotected          none yet\n\
+         postgres  ready            4s\n\
+         web       absent           4s  /opt/web is not installed\n"
+    );
+    assert!(render(&scene.status(), 80, Colour::On).contains("\x1b[31m  backup"));
+}
+
+proptest! {
+    #[test]
+    fn no_line_is_longer_than_the_width_and_no_control_character_gets_through(
+        texts in prop::collection::vec("\\PC{0,120}|[a-z \n\t\x1b]{0,60}", 5),
+        width in 40usize..120,
+    ) {
+        let mut scene = Scene::new().up();
+        let row = Row { name: texts[0].clone(), state: texts[1].clone(), detail: texts[2].clone() };
+        scene.reported.insert(named("postgres"), Reported { rows: vec![row], ..Reported::default() });
+        let mut s = scene.status();
+        s.reason = texts[3].clone();
+        s.services[0].output = vec![texts[4].clone()];
+        for line in render(&s, width, Colour::Off).lines() {
+            prop_assert!(line.chars().count() <= width, "{line:?}");
+            prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+    }
+}

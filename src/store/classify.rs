@@ -158,6 +158,36 @@ fn hint(status: u16, code: Option<&str>) -> Option<&'static str> {
     }
 }
 
+/// What a body is that came with success as the answer to a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// A listing, or a whole page of one that says where the next begins.
+    Whole,
+    /// The beginning of one.
+    Cut,
+    /// Something else.
+    Nonsense,
+}
+
+/// Whether a body is a listing. The library reads any document that has no entries as an empty listing: the page of a
+/// captive portal would prove that nothing was ever archived.
+pub(super) fn listing(body: &str) -> Listing {
+    let body = body.trim();
+    let Some((before, inside)) = body.split_once("<ListBucketResult") else { return Listing::Nonsense };
+    let before = before.trim();
+    let declared = before.starts_with("<?xml") && before.ends_with("?>");
+    if !(before.is_empty() || declared) {
+        return Listing::Nonsense;
+    }
+    let empty = inside.ends_with("/>") && !inside.contains('<');
+    if !empty && !inside.ends_with("</ListBucketResult>") {
+        return Listing::Cut;
+    }
+    // More to come, and no word of where: what came is not all.
+    let more = element(body, "IsTruncated").is_some_and(|more| more.eq_ignore_ascii_case("true"));
+    if more && element(body, "NextContinuationToken").is_none() { Listing::Nonsense } else { Listing::Whole }
+}
+
 /// The text of the first `<name>` in an error document, one line, bounded.
 fn element(body: &str, name: &str) -> Option<String> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
@@ -221,7 +251,46 @@ mod tests {
         assert_eq!(answer.request_id.as_deref(), Some("R1"));
     }
 
+    #[test]
+    fn only_a_whole_listing_is_a_listing() {
+        let xml = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
+        let open = r#"<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">"#;
+        let entry = "<Contents><Key>a</Key></Contents>";
+        let table = [
+            (
+                format!("{xml}\n{open}{entry}<IsTruncated>false</IsTruncated></ListBucketResult>\n"),
+                Listing::Whole,
+            ),
+            (format!("{open}</ListBucketResult>"), Listing::Whole),
+            (format!("{xml}<ListBucketResult/>"), Listing::Whole),
+            (
+                format!(
+                    "{open}<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>\
+                     {entry}</ListBucketResult>"
+                ),
+                Listing::Whole,
+            ),
+            (format!("{open}<IsTruncated>true</IsTruncated>{entry}</ListBucketResult>"), Listing::Nonsense),
+            (format!("{xml}{open}{entry}"), Listing::Cut),
+            (String::new(), Listing::Nonsense),
+            ("<html><body>Please sign in</body></html>".to_owned(), Listing::Nonsense),
+            (format!("<html>{open}</ListBucketResult>"), Listing::Nonsense),
+            (format!("{xml}<Error><Code>InternalError</Code></Error>"), Listing::Nonsense),
+            ("{}".to_owned(), Listing::Nonsense),
+        ];
+        for (body, meaning) in table {
+            assert_eq!(listing(&body), meaning, "{body}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_listing_that_lost_its_end_is_whole(n in 0usize..100) {
+            let whole = "<ListBucketResult><Contents><Key>a</Key><Size>1</Size><Owner/></Contents></ListBucketResult>";
+            prop_assume!(n < whole.len());
+            prop_assert!(listing(&whole[..n]) != Listing::Whole);
+        }
+
         #[test]
         fn only_a_404_that_names_the_key_is_absence(status in 100u16..600, code in "[A-Za-z]{0,12}", some in any::<bool>()) {
             for operation in [Create, Get, List, Delete] {

@@ -33,7 +33,7 @@ pub struct Limits {
     pub connect: Duration,
     /// For the next bytes of an answer that has begun, and for the whole of a small request.
     pub attempt: Duration,
-    /// For one request with all its attempts. A large body adds a second per 256 KiB to both.
+    /// After this, no further attempt is made. A large body adds a second per 256 KiB to the last one.
     pub total: Duration,
     /// How often a request is sent at most.
     pub attempts: u32,
@@ -166,10 +166,11 @@ impl Bucket {
         F: Future<Output = Result<T, object_store::Error>>,
     {
         let slow = Duration::from_secs(size / SLOW_LINE);
-        let end = Instant::now() + self.limits.total + slow;
+        let end = Instant::now() + self.limits.total;
         let mut attempt = 1;
         loop {
-            let limit = (self.limits.attempt + slow).min(end.saturating_duration_since(Instant::now()));
+            let left = end.saturating_duration_since(Instant::now());
+            let limit = self.limits.attempt.min(left) + slow;
             let failed = match self.once(operation, key, limit, send()).await {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
@@ -208,7 +209,7 @@ impl Bucket {
         let request_id = match &seen {
             Seen::Success { request_id } => request_id.clone(),
             Seen::Refusal(answer) => answer.request_id.clone(),
-            Seen::Nothing | Seen::NotSent(_) | Seen::Lost(_) => None,
+            Seen::Nothing | Seen::NotSent(_) | Seen::Lost(_) | Seen::Nonsense(_) => None,
         };
         let (class, message) = match (seen, error) {
             (_, None) => {
@@ -218,6 +219,7 @@ impl Bucket {
                 (classify(operation, answer.status, answer.code.as_deref()), answer.text())
             }
             (Seen::NotSent(text), Some(_)) => (Class::NotDone, text),
+            (Seen::Nonsense(text), Some(_)) => (Class::Broken, text),
             (Seen::Lost(text), Some(_)) => (Class::Ambiguous, text),
             (Seen::Success { .. }, Some(error)) => after_success(operation, &error),
             (Seen::Nothing, Some(error)) if observe::is::<Stalled>(&error) => {

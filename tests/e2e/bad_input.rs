@@ -130,7 +130,10 @@ fn a_read_only_volume_is_said_with_what_to_do() {
     assert!(unmount.unwrap().success());
     assert!(matches!(status.code(), Some(70 | 78)), "{}", machine.tail());
     let log = machine.log();
-    assert!(log.contains("read-only") && log.contains(&data.display().to_string()), "{log}");
+    let said = log.contains("Read-only")
+        && log.contains(&data.display().to_string())
+        && log.contains("SUPAFLY_DATA");
+    assert!(said, "{log}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The bucket store against a real S3 server, and through a proxy that breaks single requests: a failure is never taken
 //! for absence, nothing hangs, and a create whose reply was lost is recognised as our own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -22,10 +22,18 @@ const LIMITS: Limits = Limits {
     attempts: 3,
 };
 
+/// For a server that never answers, so that the test need not wait for what is known.
+const IMPATIENT: Limits =
+    Limits { attempt: Duration::from_millis(300), total: Duration::from_secs(1), attempts: 3, ..LIMITS };
+
 fn store_of(s3: &S3, endpoint: &str, bucket: &str) -> Store {
+    store_with(s3, endpoint, bucket, LIMITS)
+}
+
+fn store_with(s3: &S3, endpoint: &str, bucket: &str, limits: Limits) -> Store {
     let env: BTreeMap<_, _> = s3.environment(endpoint).into_iter().collect();
     let given = Credentials::from_environment(&env);
-    Store::new(Arc::new(Bucket::new(bucket, s3.prefix(), &given, LIMITS).unwrap()))
+    Store::new(Arc::new(Bucket::new(bucket, s3.prefix(), &given, limits).unwrap()))
 }
 
 fn direct(s3: &S3) -> Store {
@@ -94,8 +102,9 @@ async fn of_sixteen_writers_racing_for_a_key_one_wins() {
 
 #[tokio::test]
 async fn no_fault_on_the_way_is_taken_for_absence_and_none_hangs() {
-    let (_s3, proxy, store) = through_proxy();
-    store.create("e1/wal/there", "object").await.unwrap();
+    let (s3, proxy, patient) = through_proxy();
+    let impatient = store_with(&s3, &proxy.endpoint(), s3.bucket(), IMPATIENT);
+    patient.create("e1/wal/there", "object").await.unwrap();
     let kinds = [
         (Fault::Reset, Kind::Transient),
         (Fault::Forbidden, Kind::Denied),
@@ -108,6 +117,7 @@ async fn no_fault_on_the_way_is_taken_for_absence_and_none_hangs() {
     ];
     for (fault, kind) in kinds {
         proxy.rules([Rule::new(fault)]);
+        let store = if fault == Fault::BlackHole { &impatient } else { &patient };
         let began = Instant::now();
         for key in ["e1/wal/there", "e1/wal/not-there"] {
             let e = store.get(key).await.unwrap_err();
@@ -133,6 +143,9 @@ async fn a_404_that_does_not_name_the_key_is_settled_by_a_listing() {
     assert_eq!(store.get("e1/gone").await.unwrap_err().kind, Kind::Broken, "no S3 server answers so");
     proxy.rules([Rule::new(Fault::Portal)]);
     assert_eq!(store.list("e1/").await.unwrap_err().kind, Kind::Broken, "no listing");
+    proxy.rules([Rule::new(Fault::Portal).key("list-type"), Rule::new(Fault::BareNotFound)]);
+    let e = store.get("e1/there").await.unwrap_err();
+    assert_eq!(e.kind, Kind::Broken, "a sign-in page proves nothing: {e}");
 }
 
 #[tokio::test]
@@ -185,9 +198,10 @@ async fn the_probe_refuses_what_it_must_and_waits_for_what_may_pass() {
     assert!(message.contains("AWS_ACCESS_KEY_ID") && message.contains("PROXY1"), "{message}");
     let message = refused(probe(&store_of(&s3, s3.endpoint(), "no-such-bucket")).await.unwrap_err());
     assert!(message.contains("NoSuchBucket") && message.contains("SUPAFLY_STORE"), "{message}");
+    let impatient = store_with(&s3, &proxy.endpoint(), s3.bucket(), IMPATIENT);
     for fault in [Fault::SlowDown, Fault::Reset, Fault::BlackHole] {
         proxy.rules([Rule::new(fault)]);
-        let e = probe(&store).await.unwrap_err();
+        let e = probe(if fault == Fault::BlackHole { &impatient } else { &store }).await.unwrap_err();
         assert!(matches!(e, Unusable::Unreachable(_)), "{fault:?}: {e}");
     }
     proxy.rules([]);

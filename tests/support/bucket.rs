@@ -52,7 +52,7 @@ impl Bucket {
         }
         let store = match &place {
             Place::File(dir) => {
-                Store::new(Arc::new(supafly::store::file::Directory::new(&dir.path().join("store"))))
+                Store::new(Arc::new(supafly::store::file::Directory::new(dir.path().join("store"))))
             }
             Place::S3(s3) | Place::Faulty(_, s3) => {
                 let env = s3.environment(s3.endpoint()).into_iter().collect();

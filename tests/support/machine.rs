@@ -45,6 +45,11 @@ pub(crate) fn open_directory() -> tempfile::TempDir {
     dir
 }
 
+/// A variable of the test run.
+fn var(name: &str) -> Option<std::ffi::OsString> {
+    supafly::facts::environment().remove(name).map(Into::into)
+}
+
 /// Where the programs under test lie: copied once, readable by every user.
 pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
@@ -89,14 +94,14 @@ fn remove_at_exit(dir: &Path) {
 
 /// The backup engine under test.
 pub(crate) fn engine_path() -> PathBuf {
-    let named = std::env::var_os("SUPAFLY_WALG").map(PathBuf::from);
+    let named = var("SUPAFLY_WALG").map(PathBuf::from);
     let path = named.or_else(|| which::which("wal-g").ok()).or_else(|| which::which("walrus").ok());
     path.unwrap_or_else(|| panic!("no backup engine: run `make test`, or set SUPAFLY_WALG"))
 }
 
 /// Directory of Postgres's programs.
 pub(crate) fn pg_bin() -> PathBuf {
-    if let Some(dir) = std::env::var_os("SUPAFLY_PG_BIN") {
+    if let Some(dir) = var("SUPAFLY_PG_BIN") {
         return dir.into();
     }
     let mut majors: Vec<u32> = fs::read_dir("/usr/lib/postgresql")
@@ -137,8 +142,8 @@ impl Machine {
         all.insert("SUPAFLY_PG_PORT".into(), port.to_string());
         all.insert("SUPAFLY_PG_LISTEN".into(), "127.0.0.1".into());
         all.insert("SUPAFLY_LOG_FORMAT".into(), "json".into());
-        all.insert("PATH".into(), std::env::var("PATH").unwrap());
-        if let Some(bin) = std::env::var_os("SUPAFLY_PG_BIN") {
+        all.insert("PATH".into(), supafly::facts::environment()["PATH"].clone());
+        if let Some(bin) = var("SUPAFLY_PG_BIN") {
             all.insert("SUPAFLY_PG_BIN".into(), bin.into_string().unwrap());
         }
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
@@ -369,7 +374,6 @@ impl Drop for Machine {
             let _ = running.outer.wait();
         }
         if std::thread::panicking() {
-            let _ = std::fs::write(format!("/tmp/machine-{}.log", self.port), self.log());
             eprintln!("--- the machine's last lines ---\n{}", self.tail());
         }
     }

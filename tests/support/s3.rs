@@ -142,9 +142,15 @@ impl Drop for S3 {
     }
 }
 
+/// `SUPAFLY_VERSITYGW`, else where `scripts/parts/versitygw.sh` puts it, else from `PATH`.
 fn program(given: Option<String>) -> PathBuf {
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/bin/versitygw");
-    given.map(PathBuf::from).or_else(|| cached.exists().then_some(cached)).or_else(|| which::which("versitygw").ok()).expect(
+    let env = supafly::facts::environment();
+    let of = |name: &str, below: &str| Some(Path::new(env.get(name)?).join(below));
+    let cache = of("SUPAFLY_CACHE", "")
+        .or_else(|| of("XDG_CACHE_HOME", "supafly"))
+        .or_else(|| of("HOME", ".cache/supafly"));
+    let cached = cache.map(|dir| dir.join("bin/versitygw")).filter(|program| program.exists());
+    given.map(PathBuf::from).or(cached).or_else(|| which::which("versitygw").ok()).expect(
         "no S3 server to test against: run scripts/parts/versitygw.sh, or set SUPAFLY_VERSITYGW to the program or \
          SUPAFLY_TEST_S3 to a running endpoint",
     )

@@ -2,7 +2,7 @@
 //! `object_store` hands on too little, and whether a request was sent at all, which decides whether it may be repeated.
 //! The header that Tigris needs for a consistent answer is added here too (it is not part of the signature).
 
-use crate::store::classify::Answer;
+use crate::store::classify::{Answer, Listing, listing};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
@@ -22,6 +22,8 @@ pub(super) enum Seen {
     NotSent(String),
     /// It may have been sent; no whole answer came.
     Lost(String),
+    /// The server said yes and then something that is no answer to the request.
+    Nonsense(String),
     /// The server said no.
     Refusal(Answer),
     /// The server said yes.
@@ -104,18 +106,39 @@ impl Watched {
         if self.tigris {
             request.headers_mut().insert("x-tigris-consistent", HeaderValue::from_static("true"));
         }
+        let lists = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("list-type=")));
         let answer = self.inner.execute(request).await.inspect_err(failed)?;
         let request_id = ["x-amz-request-id", "x-tigris-request-id"]
             .iter()
             .find_map(|name| Some(answer.headers().get(*name)?.to_str().ok()?.to_owned()));
         if answer.status().is_success() {
             saw(Seen::Success { request_id });
-            return Ok(answer);
+            return if lists { whole_listing(answer).await } else { Ok(answer) };
         }
         let (parts, body) = answer.into_parts();
         let body = body.bytes().await.inspect_err(failed)?;
         saw(Seen::Refusal(Answer::new(parts.status.as_u16(), request_id, &String::from_utf8_lossy(&body))));
         Ok(HttpResponse::from_parts(parts, body.into()))
+    }
+}
+
+/// Reads the answer to a listing and hands it on only when it is one.
+async fn whole_listing(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = answer.into_parts();
+    let body = body.bytes().await.inspect_err(failed)?;
+    let not = |what: &str| Err(HttpError::new(HttpErrorKind::Decode, std::io::Error::other(what.to_owned())));
+    match listing(&String::from_utf8_lossy(&body)) {
+        Listing::Whole => Ok(HttpResponse::from_parts(parts, body.into())),
+        Listing::Cut => {
+            let what = "the listing was cut short";
+            saw(Seen::Lost(what.to_owned()));
+            not(what)
+        }
+        Listing::Nonsense => {
+            let what = "the answer to a listing is not one: is this an S3 server? Check AWS_ENDPOINT_URL_S3";
+            saw(Seen::Nonsense(what.to_owned()));
+            not(what)
+        }
     }
 }
 
