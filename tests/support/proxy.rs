@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     IgnoredCondition,
     /// Half of the answer's body comes, then the connection is cut.
     Truncated,
+    /// The object is half as long, and the answer is whole.
+    Shortened,
     /// One bit of the answer's body is another.
     Flipped,
     /// 200 with a page of HTML, as from a captive portal.
@@ -80,6 +82,7 @@ impl Rule {
 struct State {
     rules: Vec<Rule>,
     seen: Vec<(String, String)>,
+    injected: Vec<Fault>,
     closed: bool,
 }
 
@@ -137,11 +140,17 @@ impl Proxy {
         let mut state = self.shared.state.lock().unwrap();
         state.rules = rules.into_iter().collect();
         state.seen.clear();
+        state.injected.clear();
     }
 
     /// Method and target of each request since the rules were set.
     pub(crate) fn seen(&self) -> Vec<(String, String)> {
         self.shared.state.lock().unwrap().seen.clone()
+    }
+
+    /// The faults that were done since the rules were set.
+    pub(crate) fn injected(&self) -> Vec<Fault> {
+        self.shared.state.lock().unwrap().injected.clone()
     }
 }
 
@@ -172,7 +181,8 @@ impl Shared {
     fn fault(&self, method: &str, target: &str) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
         state.seen.push((method.to_owned(), target.to_owned()));
-        for rule in &mut state.rules {
+        let State { rules, injected, .. } = &mut *state;
+        for rule in rules {
             if rule.method.is_some_and(|m| m != method) || !target.contains(&rule.key) {
                 continue;
             }
@@ -180,6 +190,7 @@ impl Shared {
                 rule.skip -= 1;
             } else if rule.times > 0 {
                 rule.times -= 1;
+                injected.push(rule.fault);
                 return Some(rule.fault);
             }
         }
@@ -226,6 +237,17 @@ impl Shared {
                 let got = self.forward(&head, &body)?;
                 let start = body_start(&got);
                 reply(client, &got[..start + (got.len() - start) / 2])
+            }
+            Some(Fault::Shortened) => {
+                let got = self.forward(&head, &body)?;
+                let start = body_start(&got);
+                let half = &got[start..start + (got.len() - start) / 2];
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nETag: \"0\"\r\nLast-Modified: Wed, 25 Nov 2026 08:00:00 GMT\r\n\
+                     Content-Length: {}\r\nConnection: close\r\n\r\n",
+                    half.len()
+                );
+                reply(client, &[head.as_bytes(), half].concat())
             }
             Some(Fault::Flipped) => {
                 let mut got = self.forward(&head, &body)?;
