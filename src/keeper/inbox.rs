@@ -103,7 +103,8 @@ impl Inbox {
     /// The reason, when it could neither be had nor be proved absent.
     pub(super) async fn get(self: &Arc<Self>, file: &WalFile, patience: Duration) -> Result<Found, String> {
         let (begun, name) = (Instant::now(), file.name());
-        let mut attempts = 0;
+        // Each kind has a limit of its own: an outage before must not use up the few tries that a flipped bit gets.
+        let (mut attempts, mut transient, mut refused, mut damaged) = (0, 0, 0, 0);
         let _listed = Listed(self, &name);
         loop {
             let (failing, why) = match self.once(file).await {
@@ -112,7 +113,13 @@ impl Inbox {
                 Err(Miss::Failed { failing, why }) => (failing, why),
             };
             attempts += 1;
-            match decide::retry(failing, attempts, begun.elapsed(), patience) {
+            let of_kind = match failing {
+                Failing::Store(Kind::Transient) => &mut transient,
+                Failing::Store(Kind::Denied | Kind::Broken | Kind::Absent | Kind::Conflict) => &mut refused,
+                Failing::Damage => &mut damaged,
+            };
+            *of_kind += 1;
+            match decide::retry(failing, *of_kind, begun.elapsed(), patience) {
                 Retry::GiveUp => return Err(format!("{why} (tried {attempts} times)")),
                 Retry::After(pause) => {
                     if attempts == 1 {

@@ -14,6 +14,7 @@ mod support;
 
 mod bad_input;
 mod dev;
+mod faults;
 mod kill;
 mod lifecycle;
 mod survive;

@@ -14,6 +14,8 @@ pub(crate) enum Kind {
 
 enum Place {
     S3(super::S3),
+    /// Machines go through the proxy, the oracle does not.
+    Faulty(super::proxy::Proxy, super::S3),
     File(tempfile::TempDir),
 }
 
@@ -25,11 +27,20 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn start(kind: Kind) -> Bucket {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let place = match kind {
+        Bucket::at(match kind {
             Kind::S3 => Place::S3(super::S3::start()),
             Kind::File => Place::File(open_directory()),
-        };
+        })
+    }
+
+    /// An S3 server that machines reach through a proxy which breaks requests.
+    pub(crate) fn behind_proxy() -> Bucket {
+        let s3 = super::S3::start();
+        Bucket::at(Place::Faulty(super::proxy::Proxy::start(s3.address()), s3))
+    }
+
+    fn at(place: Place) -> Bucket {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         if let Place::File(dir) = &place {
             std::fs::create_dir(dir.path().join("store")).unwrap();
             // The machine's own way: a 0700 directory of keeper's user.
@@ -43,7 +54,7 @@ impl Bucket {
             Place::File(dir) => {
                 Store::new(Arc::new(supafly::store::file::Directory::new(dir.path().join("store"))))
             }
-            Place::S3(s3) => {
+            Place::S3(s3) | Place::Faulty(_, s3) => {
                 let env = s3.environment(s3.endpoint()).into_iter().collect();
                 let credentials = supafly::store::credentials::Credentials::from_environment(&env);
                 let limits = supafly::store::s3::Limits::default();
@@ -67,7 +78,7 @@ impl Bucket {
                 let prefix = dir.path().join("store").join(format!("e{epoch:010}"));
                 env.push(("WALG_FILE_PREFIX".into(), prefix.display().to_string()));
             }
-            Place::S3(s3) => {
+            Place::S3(s3) | Place::Faulty(_, s3) => {
                 env.push(("WALG_S3_PREFIX".into(), format!("{}/e{epoch:010}", s3.url())));
                 env.push(("AWS_ENDPOINT".into(), s3.endpoint().to_owned()));
                 env.push(("AWS_S3_FORCE_PATH_STYLE".into(), "true".into()));
@@ -89,8 +100,16 @@ impl Bucket {
     /// The server is gone: connections are refused from now on.
     pub(crate) fn kill_server(&self) {
         match &self.place {
-            Place::S3(s3) => s3.kill(),
+            Place::S3(s3) | Place::Faulty(_, s3) => s3.kill(),
             Place::File(_) => panic!("a directory has no server"),
+        }
+    }
+
+    /// The proxy between machines and server.
+    pub(crate) fn proxy(&self) -> &super::proxy::Proxy {
+        match &self.place {
+            Place::Faulty(proxy, _) => proxy,
+            Place::S3(_) | Place::File(_) => panic!("there is no proxy"),
         }
     }
 
@@ -148,12 +167,15 @@ fn variables(place: &Place) -> Vec<(String, String)> {
         Place::File(dir) => {
             vec![("SUPAFLY_STORE".into(), format!("file://{}", dir.path().join("store").display()))]
         }
-        Place::S3(s3) => {
-            let mut env = s3.environment(s3.endpoint());
-            env.push(("SUPAFLY_STORE".into(), s3.url()));
-            env
-        }
+        Place::S3(s3) => through(s3, s3.endpoint()),
+        Place::Faulty(proxy, s3) => through(s3, &proxy.endpoint()),
     }
+}
+
+fn through(s3: &super::S3, endpoint: &str) -> Vec<(String, String)> {
+    let mut env = s3.environment(endpoint);
+    env.push(("SUPAFLY_STORE".into(), s3.url()));
+    env
 }
 
 fn leak(text: &str) -> &'static str {

@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     IgnoredCondition,
     /// Half of the answer's body comes, then the connection is cut.
     Truncated,
+    /// The object is half as long, and the answer is whole.
+    Shortened,
     /// One bit of the answer's body is another.
     Flipped,
     /// 200 with a page of HTML, as from a captive portal.
@@ -80,6 +82,7 @@ impl Rule {
 struct State {
     rules: Vec<Rule>,
     seen: Vec<(String, String)>,
+    injected: Vec<Fault>,
     closed: bool,
 }
 
@@ -93,7 +96,7 @@ struct Shared {
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Proxy {
@@ -106,21 +109,25 @@ impl Proxy {
             state: Mutex::default(),
             closing: Condvar::new(),
         });
-        let of_thread = Arc::clone(&shared);
-        let accepting = std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let shared = Arc::clone(&of_thread);
-                if shared.state.lock().unwrap().closed {
-                    break;
-                }
-                let Ok(client) = client else { continue };
-                std::thread::spawn(move || {
-                    // A client that goes away is its own affair.
-                    let _ = shared.serve(client);
-                });
-            }
-        });
-        Proxy { address, shared, accepting: Some(accepting) }
+        let accepting = Mutex::new(Some(accept(listener, &shared)));
+        Proxy { address, shared, accepting }
+    }
+
+    /// From now on connections are refused: nobody listens. What hangs is let go.
+    pub(crate) fn refuse(&self) {
+        self.shared.state.lock().unwrap().closed = true;
+        self.shared.closing.notify_all();
+        let _ = TcpStream::connect(self.address);
+        if let Some(accepting) = self.accepting.lock().unwrap().take() {
+            let _ = accepting.join();
+        }
+    }
+
+    /// The end of [`Proxy::refuse`].
+    pub(crate) fn listen_again(&self) {
+        self.shared.state.lock().unwrap().closed = false;
+        let listener = TcpListener::bind(self.address).unwrap();
+        *self.accepting.lock().unwrap() = Some(accept(listener, &self.shared));
     }
 
     /// `http://host:port`
@@ -133,30 +140,49 @@ impl Proxy {
         let mut state = self.shared.state.lock().unwrap();
         state.rules = rules.into_iter().collect();
         state.seen.clear();
+        state.injected.clear();
     }
 
     /// Method and target of each request since the rules were set.
     pub(crate) fn seen(&self) -> Vec<(String, String)> {
         self.shared.state.lock().unwrap().seen.clone()
     }
+
+    /// The faults that were done since the rules were set.
+    pub(crate) fn injected(&self) -> Vec<Fault> {
+        self.shared.state.lock().unwrap().injected.clone()
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.state.lock().unwrap().closed = true;
-        self.shared.closing.notify_all();
-        let _ = TcpStream::connect(self.address);
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
-        }
+        self.refuse();
     }
+}
+
+fn accept(listener: TcpListener, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let shared = Arc::clone(&shared);
+            if shared.state.lock().unwrap().closed {
+                break;
+            }
+            let Ok(client) = client else { continue };
+            std::thread::spawn(move || {
+                // A client that goes away is its own affair.
+                let _ = shared.serve(client);
+            });
+        }
+    })
 }
 
 impl Shared {
     fn fault(&self, method: &str, target: &str) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
         state.seen.push((method.to_owned(), target.to_owned()));
-        for rule in &mut state.rules {
+        let State { rules, injected, .. } = &mut *state;
+        for rule in rules {
             if rule.method.is_some_and(|m| m != method) || !target.contains(&rule.key) {
                 continue;
             }
@@ -164,6 +190,7 @@ impl Shared {
                 rule.skip -= 1;
             } else if rule.times > 0 {
                 rule.times -= 1;
+                injected.push(rule.fault);
                 return Some(rule.fault);
             }
         }
@@ -210,6 +237,17 @@ impl Shared {
                 let got = self.forward(&head, &body)?;
                 let start = body_start(&got);
                 reply(client, &got[..start + (got.len() - start) / 2])
+            }
+            Some(Fault::Shortened) => {
+                let got = self.forward(&head, &body)?;
+                let start = body_start(&got);
+                let half = &got[start..start + (got.len() - start) / 2];
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nETag: \"0\"\r\nLast-Modified: Wed, 25 Nov 2026 08:00:00 GMT\r\n\
+                     Content-Length: {}\r\nConnection: close\r\n\r\n",
+                    half.len()
+                );
+                reply(client, &[head.as_bytes(), half].concat())
             }
             Some(Fault::Flipped) => {
                 let mut got = self.forward(&head, &body)?;
