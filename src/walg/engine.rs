@@ -2,17 +2,24 @@
 
 use super::environment::environment;
 use super::harness::{self, Ended, Job, Outcome};
-use super::{Backup, names, verify};
-use crate::config::Settings;
+use super::sentinel::Contents;
+use super::{Backup, names, tree, verify};
+use crate::config::{Secret, Settings};
 use crate::exit::Failure;
 use crate::owner::Epoch;
 use crate::store::credentials::Credentials;
 use crate::store::{self, Store};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// How long an engine may take to say its version.
+const VERSION: Duration = Duration::from_secs(10);
+/// What a tar may have beyond its entries: the end mark, filled up to a record.
+const TAR_END: u64 = 10 << 10;
+/// `global/pg_control` has this size in every version of Postgres.
+const CONTROL_SIZE: u64 = 8 << 10;
 
 /// Which program it is: they differ in arguments and habits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,19 +78,26 @@ impl Engine {
                 Err(_) => return Ok(None),
             },
         };
-        let said = Command::new(&path).arg("--version").stdin(Stdio::null()).output().map_err(|e| {
+        let path_variable = ("PATH".to_owned(), Secret::new("/usr/local/bin:/usr/bin:/bin"));
+        let job = Job {
+            arguments: vec!["--version".to_owned()],
+            environment: vec![path_variable],
+            run_as: None,
+            deadline: VERSION,
+        };
+        let said = harness::run(&path, &job).map_err(|e| {
             Failure::config(format!(
                 "SUPAFLY_WALG: {} cannot be run: {e}; every user must be able to reach and execute it",
                 path.display()
             ))
         })?;
-        let text = String::from_utf8_lossy(&said.stdout);
-        match recognise(&text) {
+        match said.last_lines.iter().find_map(|line| recognise(line)) {
             Some((kind, version)) => Ok(Some(Engine { path, kind, version })),
             None => Err(Failure::config(format!(
-                "SUPAFLY_WALG: {} is neither wal-g nor walrus; `--version` says `{}`",
+                "SUPAFLY_WALG: {} is neither wal-g nor walrus; `--version` says `{}` within {}",
                 path.display(),
-                text.lines().next().unwrap_or_default().escape_debug()
+                said.last_lines.first().map_or("", String::as_str).escape_debug(),
+                crate::spec::duration::show(VERSION),
             ))),
         }
     }
@@ -160,7 +174,7 @@ impl Engine {
             if let Some(outcome) = running.second().await {
                 break outcome.map_err(|e| Failure::gave_up(format!("{}: {e}", self.path.display())))?;
             }
-            let bytes = tree_size(destination).unwrap_or_default();
+            let bytes = tree::bytes(destination).unwrap_or_default();
             progress(format!("{} of {} MB", bytes >> 20, total >> 20));
         };
         match &outcome.ended {
@@ -169,15 +183,11 @@ impl Engine {
                 return Err(self.failed("backup-fetch did not finish", deadline, &outcome));
             }
         }
-        let control = "global/pg_control".to_owned();
-        for file in contents.files.iter().chain(std::iter::once(&control)) {
-            if !destination.join(file).exists() {
-                let what = format!("backup-fetch of {name} left out {file}");
-                return Err(self.failed(&what, deadline, &outcome));
-            }
+        if let Err(why) = arrived(&backup, &contents, destination).map_err(here)? {
+            return Err(self.failed(&format!("backup-fetch of {name} {why}"), deadline, &outcome));
         }
         // Neither engine makes the tree durable; a restore that a power cut can take back would be trusted at the next boot.
-        sync_tree(destination).map_err(here)
+        tree::sync(destination).map_err(here)
     }
 
     fn job(
@@ -212,6 +222,32 @@ impl Engine {
             outcome.last_lines.iter().rev().take(5).rev().map(|l| format!("\n  | {l}")).collect::<String>();
         Failure::gave_up(format!("{self}: {what} ({how}){said}"))
     }
+}
+
+/// Whether what a backup holds is on disk: each file by name, and in all no fewer bytes than the engine packed. WAL-G
+/// counts the files' bytes, wal-rus the tar's; a tree's size as a tar is an upper bound of either that a lost page exceeds.
+fn arrived(backup: &Backup, contents: &Contents, destination: &Path) -> io::Result<Result<(), String>> {
+    for file in &contents.files {
+        if !destination.join(file).try_exists()? {
+            return Ok(Err(format!("left out {file}")));
+        }
+    }
+    match fs::metadata(destination.join("global/pg_control")) {
+        Ok(control) if control.len() == CONTROL_SIZE => {}
+        Ok(control) => return Ok(Err(format!("left global/pg_control with {} bytes", control.len()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(Err("left out global/pg_control".to_owned()));
+        }
+        Err(e) => return Err(e),
+    }
+    // The parts that the metadata names, the control file's, and one to be on the safe side.
+    let tars = u64::try_from(contents.parts.len()).unwrap_or(u64::MAX).saturating_add(2);
+    let most = tree::as_tar(destination)?.saturating_add(tars.saturating_mul(TAR_END));
+    if most < backup.uncompressed_size {
+        let packed = backup.uncompressed_size;
+        return Ok(Err(format!("left files short: {most} bytes at most are there, {packed} were packed")));
+    }
+    Ok(Ok(()))
 }
 
 fn recognise(version: &str) -> Option<(Kind, String)> {
@@ -254,30 +290,6 @@ async fn leave_named_segments(settings: &Settings, existing: &[String]) -> Resul
         asked = ask => asked,
         _ = connection => Err(Failure::gave_up("before a backup: Postgres closed the connection")),
     }
-}
-
-fn tree_size(dir: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        bytes += if kind.is_dir() { tree_size(&entry.path())? } else { entry.metadata()?.len() };
-    }
-    Ok(bytes)
-}
-
-/// Every file and every directory of a tree, the directories after what is in them.
-fn sync_tree(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            sync_tree(&entry.path())?;
-        } else if kind.is_file() {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -3,22 +3,21 @@
 //! WAL-G has no total time-out and does not end on SIGTERM while it sleeps between retries (`facts/walg.md` 5), so the
 //! way to end it is SIGKILL to its whole group: at the deadline, and when nobody waits for it any more.
 
+use super::output::{self, Masks, Tail};
 use crate::config::Secret;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// How many of the last lines are kept for the error.
-const KEPT: usize = 20;
-/// A longer line of the engine's is cut.
-const LONGEST_LINE: u64 = 8 << 10;
+/// How long the engine's last output is waited for when its group is gone. Only a process that left the group can
+/// hold the pipes longer, and it must not hold us beyond the deadline.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often a running engine is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -64,6 +63,11 @@ pub(super) struct Running {
     _abandon: Abandon,
 }
 
+/// Runs the engine and waits for its end; for what takes moments.
+pub(super) fn run(program: &Path, job: &Job) -> std::io::Result<Outcome> {
+    blocking(program, job, &AtomicBool::new(false))
+}
+
 /// Starts the engine.
 pub(super) fn start(program: &Path, job: Job) -> Running {
     let abandoned = Arc::new(AtomicBool::new(false));
@@ -92,82 +96,46 @@ fn blocking(program: &Path, job: &Job, abandoned: &AtomicBool) -> std::io::Resul
         command.uid(uid).gid(gid);
     }
     let mut child = command.spawn()?;
-    let masks: Vec<String> = secrets(&job.environment);
-    let lines = Arc::new(Mutex::new(VecDeque::new()));
-    let readers = [
-        child.stdout.take().map(|out| reader(out, masks.clone(), lines.clone())),
-        child.stderr.take().map(|err| reader(err, masks, lines.clone())),
-    ];
-    let ended = wait(&mut child, job.deadline, abandoned)?;
-    // A grandchild may hold the pipes; the group is gone by now, so the readers end.
-    kill_group(&child);
-    for reader in readers.into_iter().flatten() {
-        let _ = reader.join();
+    let masks = Masks::of(&job.environment);
+    let tail = Tail::default();
+    let closed = Arc::new(AtomicBool::new(false));
+    let (open, ended_reading) = mpsc::channel();
+    if let Some(out) = child.stdout.take() {
+        output::reader(out, masks.clone(), tail.clone(), closed.clone(), open.clone());
     }
-    let last_lines = lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    Ok(Outcome { ended, last_lines })
+    if let Some(err) = child.stderr.take() {
+        output::reader(err, masks, tail.clone(), closed.clone(), open.clone());
+    }
+    drop(open);
+    let ended = wait(&mut child, job.deadline, abandoned)?;
+    // Nothing is ever sent: this ends when both readers have, or when we no longer wait for them.
+    let _ = ended_reading.recv_timeout(LAST_WORDS);
+    closed.store(true, Ordering::SeqCst);
+    Ok(Outcome { ended, last_lines: tail.take() })
 }
 
 fn wait(child: &mut Child, deadline: Duration, abandoned: &AtomicBool) -> std::io::Result<Ended> {
     let begun = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Ended::Itself(status));
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?);
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let why = loop {
+        if waitid(Id::Pid(pid), look)? != WaitStatus::StillAlive {
+            break None;
         }
-        let ended = if abandoned.load(Ordering::SeqCst) {
-            Some(Ended::Abandoned)
-        } else if begun.elapsed() >= deadline {
-            Some(Ended::Deadline)
-        } else {
-            None
-        };
-        if let Some(ended) = ended {
-            kill_group(child);
-            child.wait()?;
-            return Ok(ended);
+        if abandoned.load(Ordering::SeqCst) {
+            break Some(Ended::Abandoned);
+        }
+        if begun.elapsed() >= deadline {
+            break Some(Ended::Deadline);
         }
         std::thread::park_timeout(LOOK);
-    }
+    };
+    // Before it is reaped: until then its number, which is its group's, can be nobody else's. What it started ends too.
+    // ESRCH would mean that nothing is left, which is what we want.
+    let _ = killpg(pid, Signal::SIGKILL);
+    let status = child.wait()?;
+    Ok(why.unwrap_or(Ended::Itself(status)))
 }
 
-fn kill_group(child: &Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // ESRCH: nothing of it is left, which is what we want.
-        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-}
-
-/// Values that must not reach the log: whatever came from a credential and is long enough to be one.
-fn secrets(environment: &[(String, Secret)]) -> Vec<String> {
-    let secret = |name: &str| name.contains("SECRET") || name.contains("TOKEN") || name.contains("KEY");
-    let values = environment.iter().filter(|(name, _)| secret(name)).map(|(_, v)| v.reveal());
-    values.filter(|v| v.len() >= 8).map(str::to_owned).collect()
-}
-
-fn reader(
-    from: impl Read + Send + 'static,
-    masks: Vec<String>,
-    lines: Arc<Mutex<VecDeque<String>>>,
-) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match from.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            let mut text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            for mask in &masks {
-                text = text.replace(mask, "(secret)");
-            }
-            tracing::info!(target: "engine", "{text}");
-            let mut kept = lines.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == KEPT {
-                kept.pop_front();
-            }
-            kept.push_back(text);
-        }
-    })
-}
+#[cfg(test)]
+mod tests;

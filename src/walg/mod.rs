@@ -7,7 +7,9 @@
 mod engine;
 mod environment;
 mod harness;
+mod output;
 pub mod sentinel;
+mod tree;
 pub mod verify;
 
 pub use engine::{Engine, Kind, Wanted};

@@ -6,7 +6,8 @@
 
 use super::sentinel::{self, Contents};
 use super::{Backup, directory};
-use crate::postgres::lsn::{Segment, SegmentSize};
+use crate::archive::names::{self, Stored};
+use crate::postgres::lsn::{Lsn, Segment, SegmentSize, WalFile};
 use crate::store::{Entry, Kind, Store, StoreError};
 use std::collections::BTreeSet;
 
@@ -49,8 +50,8 @@ pub enum Unfit {
         /// The first missing segment.
         segment: String,
     },
-    /// Its metadata cannot be read.
-    #[error("backup {name}: files_metadata.json makes no sense: {why}")]
+    /// What is written about it cannot be read, does not fit together, or names it as something that we do not use.
+    #[error("backup {name}: its metadata makes no sense: {why}")]
     Metadata {
         /// The backup.
         name: String,
@@ -72,8 +73,9 @@ pub async fn verify(
     system_identifier: Option<u64>,
     size: SegmentSize,
 ) -> Result<(), Unfit> {
+    named(backup, size)?;
     parts(store, backup, system_identifier).await?;
-    let wal = store.list(&format!("{}/wal_005/", backup.epoch.dir())).await?;
+    let wal = store.list(&names::directory(backup.epoch)).await?;
     archived(backup, &wal, size)
 }
 
@@ -90,7 +92,9 @@ pub(super) async fn parts(
     let listed = store.list(&of).await?;
     let contents = match store.get(&format!("{of}files_metadata.json")).await {
         Ok(body) => {
-            sentinel::contents(&body).map_err(|why| Unfit::Metadata { name: backup.name.clone(), why })?
+            let why = |why| format!("files_metadata.json: {why}");
+            sentinel::contents(&body)
+                .map_err(|e| Unfit::Metadata { name: backup.name.clone(), why: why(e) })?
         }
         // The engine may be told to leave it out; then sizes must do.
         Err(e) if e.kind == Kind::Absent => Contents::default(),
@@ -123,17 +127,37 @@ fn whole(backup: &Backup, contents: &Contents, listed: &[Entry], expected: Optio
     Ok(())
 }
 
-/// The pure part: a backup against the WAL of its epoch.
+/// The pure part: a backup against its own name, which a copied or mixed-up sentinel does not fit.
+fn named(backup: &Backup, size: SegmentSize) -> Result<(), Unfit> {
+    let unfit = |why: String| Err(Unfit::Metadata { name: backup.name.clone(), why });
+    if backup.name.contains("_D_") {
+        return unfit(
+            "it is a delta, whose chain is not followed here; only full backups are used".to_owned(),
+        );
+    }
+    let segment = Segment::containing(backup.timeline, backup.start, size).name(size);
+    if backup.name.strip_prefix("base_") == Some(segment.as_str()) {
+        return Ok(());
+    }
+    unfit(format!("it begins at {}, which is in segment {segment}", backup.start))
+}
+
+/// The pure part: a backup against the WAL of its epoch. Only whole segments that can be read back count: each backup
+/// leaves a `.backup` file named after its first segment, which says nothing of the segment itself.
 fn archived(backup: &Backup, wal: &[Entry], size: SegmentSize) -> Result<(), Unfit> {
-    let there: BTreeSet<&str> =
-        wal.iter().filter_map(|e| e.key.rsplit('/').next()?.split('.').next()).collect();
+    let segment_name = |entry: &Entry| match names::stored(&entry.key) {
+        Some(Stored::Readable(WalFile::Segment(name), _)) if entry.size > 0 => Some(name),
+        Some(Stored::Readable(
+            WalFile::Segment(_) | WalFile::History(_) | WalFile::Backup(_) | WalFile::Partial(_),
+            _,
+        ))
+        | Some(Stored::Foreign(_))
+        | None => None,
+    };
+    let there: BTreeSet<String> = wal.iter().filter_map(segment_name).collect();
     let mut segment = Segment::containing(backup.timeline, backup.start, size);
     // A backup that ends exactly at a boundary needs nothing of the next segment.
-    let last = Segment::containing(
-        backup.timeline,
-        crate::postgres::lsn::Lsn(backup.finish.0.saturating_sub(1)),
-        size,
-    );
+    let last = Segment::containing(backup.timeline, Lsn(backup.finish.0.saturating_sub(1)), size);
     while segment <= last {
         let name = segment.name(size);
         if !there.contains(name.as_str()) {
@@ -148,7 +172,7 @@ fn archived(backup: &Backup, wal: &[Entry], size: SegmentSize) -> Result<(), Unf
 mod tests {
     use super::*;
     use crate::owner::Epoch;
-    use crate::postgres::lsn::{Lsn, Timeline};
+    use crate::postgres::lsn::Timeline;
     use proptest::prelude::*;
 
     fn backup(compressed: u64) -> Backup {
@@ -185,6 +209,34 @@ mod tests {
         assert!(archived(&backup(0), &wal(3..=5), SegmentSize::DEFAULT).is_ok());
         let e = archived(&backup(0), &wal([3, 5].into_iter()), SegmentSize::DEFAULT).unwrap_err();
         assert!(e.to_string().contains("000000010000000000000004"), "{e}");
+    }
+
+    #[test]
+    fn what_is_named_after_a_segment_is_not_the_segment() {
+        let key = |name: &str| format!("e0000000001/wal_005/000000010000000000000003{name}");
+        let others =
+            [".00000028.backup.zst", ".00000028.backup", ".partial.zst", ".zst.tmp", ".lz4", "_delta.zst"];
+        for other in others {
+            let mut listed = wal(4..=5);
+            listed.push(Entry { key: key(other), size: 9 });
+            let e = archived(&backup(0), &listed, SegmentSize::DEFAULT).unwrap_err();
+            assert!(e.to_string().contains("000000010000000000000003"), "{other}: {e}");
+        }
+        let mut empty = wal(4..=5);
+        empty.push(Entry { key: key(".zst"), size: 0 });
+        assert!(archived(&backup(0), &empty, SegmentSize::DEFAULT).is_err());
+    }
+
+    #[test]
+    fn a_sentinel_that_does_not_fit_its_name_and_a_delta_are_refused() {
+        let size = SegmentSize::DEFAULT;
+        assert!(named(&backup(0), size).is_ok());
+        let moved = Backup { start: Lsn(0x400_0028), ..backup(0) };
+        let e = named(&moved, size).unwrap_err().to_string();
+        assert!(e.contains("0/4000028") && e.contains("000000010000000000000004"), "{e}");
+        let name = "base_000000010000000000000003_D_000000010000000000000001".to_owned();
+        let e = named(&Backup { name, ..backup(0) }, size).unwrap_err();
+        assert!(e.to_string().contains("delta"), "{e}");
     }
 
     #[test]
