@@ -1,0 +1,287 @@
+//! Random histories of a few machines over one store: every request of each may pass, fail or lose its reply, and every
+//! machine may be killed between any two of its requests, in any interleaving.
+
+use super::invariants::{Event, check};
+use crate::config::{Mode, Takeover};
+use crate::exit::{Exit, Failure};
+use crate::owner::claim::{Terms, Tried, Volume, attempt};
+use crate::owner::{Confirmation, Epoch, Identity, Record, confirm};
+use crate::store::memory::{Fate, Memory};
+use crate::store::{Backend, Entry, Kind, Store, StoreError};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Stops before each request, so that one poll of a machine is at most one request.
+#[derive(Clone, Debug)]
+struct Gate(Memory);
+
+async fn turn() {
+    let mut waited = false;
+    std::future::poll_fn(
+        |_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending },
+    )
+    .await;
+}
+
+impl Backend for Gate {
+    fn create<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            turn().await;
+            self.0.create(key, body).await
+        })
+    }
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Bytes, StoreError>> {
+        Box::pin(async move {
+            turn().await;
+            self.0.get(key).await
+        })
+    }
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>> {
+        Box::pin(async move {
+            turn().await;
+            self.0.list(prefix).await
+        })
+    }
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.0.delete(key)
+    }
+    fn url(&self) -> String {
+        self.0.url()
+    }
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Tried, Failure>>>>;
+
+pub(super) struct Machine {
+    dir: tempfile::TempDir,
+    terms: Terms,
+    running: Option<Attempt>,
+}
+
+impl Machine {
+    fn new(number: usize, takeover: Takeover) -> Machine {
+        let terms = Terms {
+            project: "app".into(),
+            store: "memory:".into(),
+            takeover,
+            mode: Mode::Available,
+            ttl: Duration::ZERO,
+            machine: format!("m{number}"),
+        };
+        Machine { dir: tempfile::tempdir().unwrap(), terms, running: None }
+    }
+
+    pub(super) fn volume(&self) -> Volume {
+        Volume { identity: self.dir.path().join("identity.json"), pgdata: self.dir.path().join("pgdata") }
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        Identity::load(&self.volume().identity).unwrap()
+    }
+
+    fn boot(&self, store: &Store) -> Attempt {
+        let (store, volume, terms) = (store.clone(), self.volume(), self.terms.clone());
+        let data = self.dir.path().to_path_buf();
+        Box::pin(async move { attempt(Some(&store), Ok(()), &volume, &terms, &data).await })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// One request further, or a boot.
+    Step(Fate),
+    /// Killed where it stands.
+    Kill,
+    /// Its volume is lost; an empty one takes its place.
+    Wipe,
+}
+
+/// How a boot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Settled,
+    Refused,
+}
+
+pub(super) struct World {
+    pub(super) memory: Memory,
+    fate: Arc<Mutex<Fate>>,
+    gated: Store,
+    pub(super) plain: Store,
+    pub(super) machines: Vec<Machine>,
+    pub(super) events: Vec<Event>,
+}
+
+impl World {
+    pub(super) fn new(takeovers: &[Takeover]) -> World {
+        let (memory, fate) = (Memory::default(), Arc::new(Mutex::new(Fate::Pass)));
+        let now = fate.clone();
+        memory.faults(move |_, _| *now.lock().unwrap());
+        World {
+            gated: Store::new(Arc::new(Gate(memory.clone()))),
+            plain: Store::new(Arc::new(memory.clone())),
+            machines: takeovers.iter().enumerate().map(|(n, t)| Machine::new(n, *t)).collect(),
+            events: Vec::new(),
+            memory,
+            fate,
+        }
+    }
+
+    pub(super) fn owners(&self) -> BTreeMap<Epoch, Record> {
+        let objects = self.memory.objects();
+        let owners = objects.iter().filter(|(key, _)| key.starts_with("owner/"));
+        owners
+            .map(|(_, body)| serde_json::from_slice::<Record>(body).unwrap())
+            .map(|r| (r.epoch, r))
+            .collect()
+    }
+
+    /// Volumes first: an identity must have been durable at the end of an earlier step than its object appears.
+    pub(super) fn observe(&mut self) {
+        let store = self.owners().into_iter().map(|(epoch, r)| (epoch, r.incarnation)).collect();
+        self.events.push(Event::Store(store));
+        for identity in self.machines.iter().filter_map(Machine::identity) {
+            self.events.push(Event::Durable(identity.incarnation));
+        }
+    }
+
+    fn act(&mut self, number: usize, act: Act) -> Option<End> {
+        let mut end = None;
+        let number = number % self.machines.len();
+        let machine = &mut self.machines[number];
+        match act {
+            Act::Kill => machine.running = None,
+            Act::Wipe => *machine = Machine::new(number, machine.terms.takeover),
+            Act::Step(fate) => {
+                let mut running = machine.running.take().unwrap_or_else(|| machine.boot(&self.gated));
+                *self.fate.lock().unwrap() = fate;
+                let polled = running.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                *self.fate.lock().unwrap() = Fate::Pass;
+                match polled {
+                    Poll::Pending => machine.running = Some(running),
+                    Poll::Ready(Ok(Tried::Settled(how))) if how.starts_with("owns") => {
+                        self.settled(number);
+                        end = Some(End::Settled);
+                    }
+                    Poll::Ready(Ok(Tried::Settled(_) | Tried::Wait(_) | Tried::Again)) => {}
+                    Poll::Ready(Err(e)) => {
+                        assert_eq!(e.exit, Exit::Refused, "{e}");
+                        end = Some(End::Refused);
+                    }
+                }
+            }
+        }
+        self.observe();
+        end
+    }
+
+    /// What `datadir` does next: the cluster object, then the data.
+    pub(super) fn settled(&mut self, number: usize) {
+        let machine = &self.machines[number];
+        let identity = machine.identity().unwrap();
+        let epoch = identity.epoch.unwrap();
+        self.events.push(Event::Settled { epoch, incarnation: identity.incarnation });
+        let cluster = serde_json::json!({"system_identifier": 7, "major": 15, "wal_segment_size": 16 << 20,
+            "checksums": true, "engine": "wal-g"});
+        self.memory.plant(&format!("{}/cluster.json", epoch.dir()), cluster.to_string());
+        std::fs::create_dir_all(machine.volume().pgdata.join("base")).unwrap();
+    }
+
+    /// Boots a machine without faults until it is settled or refused, and says whether it is settled.
+    pub(super) fn boot_calmly(&mut self, number: usize) -> bool {
+        self.act(number, Act::Kill);
+        for _ in 0..64 {
+            if let Some(end) = self.act(number, Act::Step(Fate::Pass)) {
+                return end == End::Settled;
+            }
+        }
+        panic!("a machine does not come to an end");
+    }
+
+    /// Faults end: former owners look and reboot, then everybody does.
+    pub(super) fn end(&mut self) {
+        self.machines.iter_mut().for_each(|m| m.running = None);
+        let owners = self.owners();
+        for epoch in owners.keys().copied() {
+            let lost = confirm(&self.plain, epoch).now_or_never().unwrap().unwrap() != Confirmation::Owner;
+            self.events.push(Event::Confirmed { epoch, lost });
+        }
+        for number in 0..self.machines.len() {
+            let Some(before) = self.machines[number].identity() else { continue };
+            let former = before.epoch.is_some_and(|e| {
+                owners.contains_key(&e.next()) && owners[&e].incarnation == before.incarnation
+            });
+            if former {
+                let objects = self.memory.objects();
+                let ended = self.machines[number].boot(&self.plain).now_or_never().unwrap();
+                self.events.push(Event::FormerBooted {
+                    refused: ended.is_err_and(|e| e.exit == Exit::Refused),
+                    unchanged: self.machines[number].identity() == Some(before)
+                        && self.memory.objects() == objects,
+                });
+            }
+        }
+        // A machine that may take over and is new comes last: whatever the history, somebody can own it.
+        self.machines.push(Machine::new(99, Takeover::Auto));
+        // A takeover may allow another (`SUPAFLY_TAKEOVER=2`); each machine takes once, so this comes to rest.
+        let mut settled = 0;
+        for _ in 0..=self.machines.len() {
+            settled = (0..self.machines.len()).filter(|n| self.boot_calmly(*n)).count();
+        }
+        self.events.push(Event::Converged { settled });
+    }
+}
+
+fn fates() -> impl Strategy<Value = Fate> {
+    prop_oneof![6 => Just(Fate::Pass), 1 => Just(Fate::Fail(Kind::Transient)), 1 => Just(Fate::LostReply)]
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    prop_oneof![16 => fates().prop_map(Act::Step), 2 => Just(Act::Kill), 1 => Just(Act::Wipe)]
+}
+
+fn takeovers() -> impl Strategy<Value = Takeover> {
+    prop_oneof![3 => Just(Takeover::Auto), 1 => Just(Takeover::Never), 1 => (1u32..4).prop_map(Takeover::Epoch)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_history_of_faults_and_kills_makes_two_owners_of_an_epoch_and_each_converges(
+        takeovers in prop::collection::vec(takeovers(), 2..=4),
+        history in prop::collection::vec((0usize..4, acts()), 0..90),
+    ) {
+        let mut world = World::new(&takeovers);
+        for (number, act) in history {
+            world.act(number, act);
+        }
+        world.end();
+        prop_assert_eq!(check(&world.events), Ok(()));
+    }
+}
+
+#[test]
+fn a_claim_killed_after_each_of_its_requests_ends_as_the_one_owner() {
+    for kill_after in 0..12 {
+        for fate in [Fate::Pass, Fate::Fail(Kind::Transient), Fate::LostReply] {
+            let mut world = World::new(&[Takeover::Never, Takeover::Never]);
+            for step in 0..=kill_after {
+                world.act(0, Act::Step(if step == kill_after { fate } else { Fate::Pass }));
+            }
+            world.act(0, Act::Kill);
+            world.observe();
+            assert!(world.boot_calmly(0), "killed after {kill_after}, {fate:?}");
+            assert!(!world.boot_calmly(1));
+            assert_eq!(world.owners().len(), 1);
+            assert_eq!(check(&world.events), Ok(()));
+        }
+    }
+}
