@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use supafly::config::Settings;
 use supafly::owner::Epoch;
@@ -32,6 +33,16 @@ fn engine_path() -> PathBuf {
         .or_else(|| which::which("walrus").ok())
         .or_else(|| built.exists().then_some(built))
         .unwrap_or_else(|| panic!("no backup engine: run `make test`, or set SUPAFLY_WALG"))
+}
+
+/// Writes a program from outside this process: a child that another test forks meanwhile would inherit the open file,
+/// and a file that is open for writing cannot be run (ETXTBSY).
+fn install(content: &[u8], to: &Path) {
+    let mut command = Command::new("install");
+    command.args(["-m", "0755", "/dev/stdin"]).arg(to).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(content).unwrap();
+    assert!(child.wait().unwrap().success(), "{}", to.display());
 }
 
 fn bin() -> PathBuf {
@@ -70,8 +81,7 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("supafly-walg-").tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let program = dir.path().join("engine");
-        fs::copy(engine_path(), &program).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        install(&fs::read(engine_path()).unwrap(), &program);
         let at = |name: &str| dir.path().join(name).display().to_string();
         let env = BTreeMap::from(
             [
@@ -134,8 +144,7 @@ impl Cluster {
     pub(crate) fn impostor(&self, name: &str, script: &str) -> Engine {
         let path = self.dir.path().join(name);
         let real = self.engine.path.display();
-        fs::write(&path, format!("#!/bin/bash\nREAL={real}\n{script}\n")).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        install(format!("#!/bin/bash\nREAL={real}\n{script}\n").as_bytes(), &path);
         Engine { path, ..self.engine.clone() }
     }
 
