@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
-use crate::{archive, control, facts, keeper, owner, postgres, secrets, supervisor, telemetry};
+use crate::{archive, control, facts, keeper, owner, postgres, secrets, supervisor, telemetry, walg};
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -203,5 +203,13 @@ fn check(settings: &Settings, services: Services) -> Result<Exit, Failure> {
     }
     let _ = writeln!(out);
     drop(out);
+    let crypto = walg::crypto_variables(&facts::environment());
+    if !crypto.is_empty() {
+        return Err(Failure::config(format!(
+            "{}: the backup engine's client-side encryption is not supported, because the WAL that we write would not \
+             match; use the store's own (S3_SSE)",
+            crypto.join(", ")
+        )));
+    }
     supervisor::check(&run_args(settings, services)?)
 }
