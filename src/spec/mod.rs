@@ -237,7 +237,7 @@ impl Pass {
 
 /// One service, as its file says. Every string is expanded already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "docs/services.md describes each key; a field has its key's name")]
+#[allow(missing_docs, reason = "a field has the name of its key, and services/*.toml show what each is for")]
 pub struct ServiceSpec {
     pub name: ServiceName,
     pub kind: Kind,
