@@ -285,3 +285,35 @@ fn a_claim_killed_after_each_of_its_requests_ends_as_the_one_owner() {
         }
     }
 }
+
+#[test]
+fn a_volume_with_data_that_loses_the_race_for_its_claim_is_again_what_it_was() {
+    let mut world = World::new(&[Takeover::Never, Takeover::Never]);
+    let local = Identity {
+        project: "app".into(),
+        epoch: None,
+        incarnation: uuid::Uuid::new_v4(),
+        origin: crate::owner::Origin::Fresh,
+        system_identifier: Some(7),
+        store: String::new(),
+    };
+    local.save(&world.machines[1].volume().identity).unwrap();
+    std::fs::create_dir_all(world.machines[1].volume().pgdata.join("base")).unwrap();
+    for _ in 0..16 {
+        if world.machines[1].identity().as_ref() != Some(&local) {
+            break;
+        }
+        world.act(1, Act::Step(Fate::Pass));
+    }
+    assert_ne!(world.machines[1].identity().as_ref(), Some(&local), "it is about to create its object");
+    assert!(world.boot_calmly(0));
+    for _ in 0..16 {
+        if world.act(1, Act::Step(Fate::Pass)) == Some(End::Refused) {
+            break;
+        }
+    }
+    assert_eq!(world.machines[1].identity(), Some(local));
+    assert!(!world.boot_calmly(1));
+    assert_eq!(world.owners().len(), 1);
+    assert_eq!(check(&world.events), Ok(()));
+}
