@@ -106,6 +106,20 @@ fn a_stop_with_a_dead_store_ends_with_76_within_the_budget() {
 }
 
 #[test]
+fn an_ordinary_user_has_all_of_it_as_one_user_and_is_told_so() {
+    let mut machine = Machine::new(&[]);
+    let store = machine.dir.path().join("store");
+    machine.env.insert("SUPAFLY_STORE".into(), format!("file://{}", store.display()));
+    machine.boot_unprivileged();
+    machine.wait_ready();
+    machine.wait_protected();
+    assert!(machine.log().contains("not root"), "{}", machine.log());
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    assert_eq!(cluster_state(&machine), "shut down");
+    assert_nothing_left(&machine);
+}
+
+#[test]
 fn a_machine_that_keeps_its_volume_goes_on_in_its_epoch() {
     let bucket = Bucket::start(Kind::File);
     let mut machine = Machine::new(&bucket.env());

@@ -177,16 +177,33 @@ impl Machine {
         self.boot_as(false);
     }
 
-    fn boot_as(&mut self, namespaced: bool) {
-        assert!(self.running.is_none(), "it runs already");
+    /// Switches it on as a user without any right, when we are root; the machine's directory becomes that user's.
+    pub(crate) fn boot_unprivileged(&mut self) {
         let binary = programs().join("supafly");
-        let mut command = if namespaced {
+        if !root() {
+            return self.start(Command::new(binary), false);
+        }
+        let nobody = 65_534;
+        std::os::unix::fs::chown(self.dir.path(), Some(nobody), Some(nobody)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(binary);
+        self.start(command, false);
+    }
+
+    fn boot_as(&mut self, namespaced: bool) {
+        let binary = programs().join("supafly");
+        let command = if namespaced {
             let mut c = Command::new("unshare");
             c.args(["--pid", "--ipc", "--fork", "--mount-proc", "--kill-child=SIGKILL"]).arg(binary);
             c
         } else {
             Command::new(binary)
         };
+        self.start(command, namespaced);
+    }
+
+    fn start(&mut self, mut command: Command, namespaced: bool) {
+        assert!(self.running.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         command.arg("run").env_clear().envs(&self.env).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log).current_dir("/").process_group(0);
