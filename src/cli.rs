@@ -6,7 +6,7 @@ use crate::{archive, control, facts, keeper, owner, postgres, secrets, superviso
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// One binary that turns one machine into a complete Supabase-style Postgres.
@@ -144,9 +144,10 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let settings = facts::settings(cli.config.as_deref())?;
+    let config = cli.config.as_deref();
     match cli.command {
-        Command::Run(services) => supervisor::run(run_args(&settings, services)?),
-        Command::Check(services) => check(&settings, services),
+        Command::Run(services) => supervisor::run(run_args(&settings, services, config)?),
+        Command::Check(services) => check(&settings, services, config),
         Command::Status(output) => control::commands::status(&settings.run, output.json),
         Command::Health(Health { live, ready: _ }) => {
             let which = if live { control::commands::Which::Live } else { control::commands::Which::Ready };
@@ -169,7 +170,11 @@ fn role(settings: &Settings, run: impl FnOnce(&Settings) -> Result<Exit, Failure
 }
 
 /// What `run` and `check` work on. Service files may name every setting, `${self}` and the directory of Postgres's programs.
-fn run_args(settings: &Settings, services: Services) -> Result<supervisor::RunArgs, Failure> {
+fn run_args(
+    settings: &Settings,
+    services: Services,
+    config: Option<&Path>,
+) -> Result<supervisor::RunArgs, Failure> {
     let mut variables: BTreeMap<String, String> =
         settings.shown().map(|(key, value)| (key.to_owned(), value)).collect();
     let own = std::env::current_exe()
@@ -182,19 +187,25 @@ fn run_args(settings: &Settings, services: Services) -> Result<supervisor::RunAr
         "pg_bin".to_owned(),
         pg_bin.unwrap_or_else(|| "/usr/lib/postgresql/bin".into()).display().to_string(),
     );
+    // The roles read their settings themselves: they must read the same file.
+    let mut environment = facts::environment();
+    if let Some(file) = config {
+        let file = std::path::absolute(file).map_err(|e| Failure::config(format!("--config: {e}")))?;
+        environment.insert("SUPAFLY_CONFIG".to_owned(), file.display().to_string());
+    }
     Ok(supervisor::RunArgs {
         services: services.services.unwrap_or_else(|| settings.services.clone()),
         run: settings.run.clone(),
         stop_budget: settings.stop_budget,
         variables,
-        environment: facts::environment(),
+        environment,
         log_format: settings.log_format,
         log: settings.log.clone(),
         machine: settings.machine.clone(),
     })
 }
 
-fn check(settings: &Settings, services: Services) -> Result<Exit, Failure> {
+fn check(settings: &Settings, services: Services, config: Option<&Path>) -> Result<Exit, Failure> {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{:<16} {:<34} SOURCE", "SETTING", "VALUE");
     for (key, value) in settings.shown() {
@@ -211,5 +222,5 @@ fn check(settings: &Settings, services: Services) -> Result<Exit, Failure> {
             crypto.join(", ")
         )));
     }
-    supervisor::check(&run_args(settings, services)?)
+    supervisor::check(&run_args(settings, services, config)?)
 }

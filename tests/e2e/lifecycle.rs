@@ -106,6 +106,25 @@ fn a_stop_with_a_dead_store_ends_with_76_within_the_budget() {
 }
 
 #[test]
+fn the_roles_read_the_settings_file_that_run_was_given() {
+    let mut machine = Machine::new(&[]);
+    let file = machine.dir.path().join("supafly.toml");
+    let mut text = String::new();
+    for (key, variable) in [("data", "SUPAFLY_DATA"), ("run", "SUPAFLY_RUN"), ("pg_port", "SUPAFLY_PG_PORT")]
+    {
+        text.push_str(&format!("{key} = \"{}\"\n", machine.env.remove(variable).unwrap()));
+    }
+    text.push_str(&format!("store = \"file://{}\"\n", machine.dir.path().join("store").display()));
+    std::fs::write(&file, text).unwrap();
+    machine.arguments = vec!["--config".into(), file.display().to_string()];
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    assert_eq!(machine.sql("show archive_mode").unwrap(), [["on"]]);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
 fn an_ordinary_user_has_all_of_it_as_one_user_and_is_told_so() {
     let mut machine = Machine::new(&[]);
     let store = machine.dir.path().join("store");

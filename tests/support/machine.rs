@@ -119,6 +119,8 @@ pub(crate) struct Machine {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) port: u16,
     pub(crate) env: BTreeMap<String, String>,
+    /// Arguments before every command of ours.
+    pub(crate) arguments: Vec<String>,
     running: Option<Running>,
 }
 
@@ -147,7 +149,7 @@ impl Machine {
             all.insert("SUPAFLY_PG_BIN".into(), bin.into_string().unwrap());
         }
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
-        Machine { dir, port, env: all, running: None }
+        Machine { dir, port, env: all, arguments: Vec::new(), running: None }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -205,7 +207,7 @@ impl Machine {
     fn start(&mut self, mut command: Command, namespaced: bool) {
         assert!(self.running.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        command.arg("run").env_clear().envs(&self.env).stdin(Stdio::null());
+        command.args(&self.arguments).arg("run").env_clear().envs(&self.env).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log).current_dir("/").process_group(0);
         self.running = Some(Running { outer: command.spawn().unwrap(), namespaced });
     }
@@ -225,6 +227,7 @@ impl Machine {
     /// Runs one of our commands on this machine.
     pub(crate) fn supafly(&self, args: &[&str]) -> std::process::Output {
         Command::new(programs().join("supafly"))
+            .args(&self.arguments)
             .args(args)
             .env_clear()
             .envs(&self.env)
