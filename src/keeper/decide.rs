@@ -1,6 +1,7 @@
 //! What keeper does next, as pure functions of what is known. `now` and every other time is a `Duration` since keeper
 //! began (its own monotonic clock), so that no decision compares clocks of two machines and every one can be tested.
 
+use crate::archive::AHEAD;
 use crate::exit::Exit;
 use crate::postgres::lsn::{Segment, SegmentSize, WalFile};
 use crate::store::Kind;
@@ -10,17 +11,37 @@ use std::time::Duration;
 /// How many segments may be in memory in one direction: 64 MiB worth, at least one, at most four.
 #[must_use]
 pub fn window(size: SegmentSize) -> usize {
-    usize::try_from((64 << 20) / size.bytes()).unwrap_or(1).clamp(1, 4)
+    usize::try_from((64 << 20) / size.bytes()).unwrap_or(1).clamp(1, AHEAD)
 }
 
-/// Which files to archive ahead of being asked: in the order in which Postgres will ask (histories first, then by
-/// name), without those that are archived or under way, at most `room` of them.
+/// The order in which Postgres asks: histories first, then by name.
 #[must_use]
-pub fn ahead(ready: &[WalFile], settled: &BTreeSet<WalFile>, room: usize) -> Vec<WalFile> {
-    let mut files: Vec<&WalFile> = ready.iter().filter(|f| !settled.contains(*f)).collect();
+pub fn in_order(files: &[WalFile]) -> Vec<WalFile> {
+    let mut files = files.to_vec();
     files.sort_by_key(|f| (!matches!(f, WalFile::History(_)), f.name()));
     files.dedup();
-    files.into_iter().take(room).cloned().collect()
+    files
+}
+
+/// Which files to archive ahead of being asked. Never further than [`AHEAD`] from the oldest that is not archived, and
+/// nothing but histories while one of them is not: segments of a timeline that nobody can find would be lost. What is
+/// `busy` is under way, or waits for a person; at most `room` more are begun.
+#[must_use]
+pub fn ahead(
+    ready: &[WalFile],
+    settled: &BTreeSet<WalFile>,
+    busy: &BTreeSet<WalFile>,
+    room: usize,
+) -> Vec<WalFile> {
+    let files = in_order(ready);
+    let open: Vec<&WalFile> = files.iter().skip_while(|f| settled.contains(*f)).take(AHEAD).collect();
+    let history = open.iter().any(|f| matches!(f, WalFile::History(_)) && !settled.contains(*f));
+    open.into_iter()
+        .filter(|f| !settled.contains(*f) && !busy.contains(*f))
+        .filter(|f| !history || matches!(f, WalFile::History(_)))
+        .take(room)
+        .cloned()
+        .collect()
 }
 
 /// Which segments to fetch ahead after Postgres was given `last`.
@@ -216,19 +237,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ahead_takes_only_what_is_ready_and_not_settled_within_its_room_and_oldest_first(
-            ready in prop::collection::vec(file(), 0..20), settled in prop::collection::btree_set(file(), 0..10), room in 0usize..6,
+        fn ahead_never_runs_further_than_the_window_from_the_oldest_that_is_not_archived(
+            ready in prop::collection::vec(file(), 0..20), settled in prop::collection::btree_set(file(), 0..10),
+            busy in prop::collection::btree_set(file(), 0..4), room in 0usize..6,
         ) {
-            let picked = ahead(&ready, &settled, room);
+            let picked = ahead(&ready, &settled, &busy, room);
             prop_assert!(picked.len() <= room);
+            let order = in_order(&ready);
+            let oldest = order.iter().position(|f| !settled.contains(f)).unwrap_or(order.len());
+            let waits = order.iter().any(|f| matches!(f, WalFile::History(_)) && !settled.contains(f));
             for file in &picked {
-                prop_assert!(ready.contains(file) && !settled.contains(file));
+                prop_assert!(ready.contains(file) && !settled.contains(file) && !busy.contains(file));
+                let at = order.iter().position(|f| f == file).unwrap();
+                prop_assert!(at < oldest + AHEAD);
+                prop_assert!(!waits || matches!(file, WalFile::History(_)));
             }
-            let waiting: BTreeSet<_> = ready.iter().filter(|f| !settled.contains(*f)).collect();
-            prop_assert_eq!(picked.len(), waiting.len().min(room));
-            let rank = |f: &WalFile| (!matches!(f, WalFile::History(_)), f.name());
-            for left in waiting.iter().filter(|f| !picked.contains(**f)) {
-                prop_assert!(picked.iter().all(|p| rank(p) < rank(left)));
+            // The oldest is never passed over when it may be begun.
+            if let Some(first) = order.get(oldest).filter(|f| !busy.contains(*f) && room > 0) {
+                prop_assert!(picked.contains(first));
             }
         }
 

@@ -108,6 +108,8 @@ impl Outbox {
                 state.failing = None;
             }
             Err(Refused::Alarm(why)) => {
+                // Another file of this name may have been settled in this life: this one is not.
+                state.settled.remove(file);
                 if state.alarms.insert(file.clone(), why.clone()).is_none() {
                     tracing::error!(%file, why, "a WAL file cannot be archived");
                 }
@@ -177,16 +179,10 @@ impl Outbox {
                 return;
             }
             state.forget(&ready);
-            let skip: BTreeSet<WalFile> = state
-                .settled
-                .iter()
-                .chain(&state.running)
-                .chain(state.alarms.keys())
-                .chain(asked)
-                .cloned()
-                .collect();
+            let busy: BTreeSet<WalFile> =
+                state.running.iter().chain(state.alarms.keys()).chain(asked).cloned().collect();
             let room = self.lineage.window().saturating_sub(state.running.len());
-            let chosen = decide::ahead(&ready, &skip, room);
+            let chosen = decide::ahead(&ready, &state.settled, &busy, room);
             state.running.extend(chosen.iter().cloned());
             chosen
         };

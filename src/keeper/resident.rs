@@ -9,6 +9,7 @@ use super::ownership::{NotConfirmed, Ownership};
 use super::report::{self, Facts, StoreFacts};
 use super::watch::Watch;
 use super::{boottime, lock, server};
+use crate::archive::AHEAD;
 use crate::archive::push::on_a_thread;
 use crate::config::{Settings, StoreUrl};
 use crate::control::client;
@@ -16,7 +17,8 @@ use crate::exit::{Exit, Failure};
 use crate::owner::{Epoch, Identity, Origin};
 use crate::postgres::lsn::WalFile;
 use crate::store::{self, Store};
-use std::collections::{BTreeSet, VecDeque};
+use futures::StreamExt;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -32,8 +34,6 @@ const TICK: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(30);
 /// What is left of the share when the drain ends: time to say how it ended.
 const RESERVE: Duration = Duration::from_millis(100);
-/// How many files are shipped at once in the drain.
-const SHIPPING: usize = 4;
 
 /// Everything that stands on the store.
 #[derive(Debug)]
@@ -219,32 +219,34 @@ impl Keeper {
     }
 }
 
-/// Archives files, a few at a time, each until it is archived or a person must look at it.
+/// Archives files in their order, a few at a time but never far ahead of the oldest, histories before anything else.
+/// Behind a file that a person must look at nothing is stored.
 async fn ship(outbox: &Arc<Outbox>, pg_wal: &Path, files: Vec<WalFile>) {
-    let mut files: VecDeque<WalFile> = decide::ahead(&files, &BTreeSet::new(), files.len()).into();
-    let mut tasks = JoinSet::new();
-    loop {
-        while tasks.len() < SHIPPING
-            && let Some(file) = files.pop_front()
-        {
-            let (outbox, path) = (Arc::clone(outbox), pg_wal.join(file.name()));
-            tasks.spawn(async move {
-                let done = match File::open(&path) {
-                    Ok(open) => outbox.archive(&file, open).await,
-                    Err(e) => Err(Refused::Alarm(format!("{}: cannot be opened: {e}", path.display()))),
-                };
-                match done {
-                    Ok(()) | Err(Refused::Alarm(_)) => None,
-                    Err(Refused::Again(_)) => {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        Some(file)
+    let (histories, others): (Vec<_>, Vec<_>) =
+        decide::in_order(&files).into_iter().partition(|f| matches!(f, WalFile::History(_)));
+    for files in [histories, others] {
+        let each = |file: WalFile| async move {
+            loop {
+                let path = pg_wal.join(file.name());
+                match File::open(&path) {
+                    Ok(open) => match outbox.archive(&file, open).await {
+                        Ok(()) => return true,
+                        Err(Refused::Alarm(_)) => return false,
+                        Err(Refused::Again(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    },
+                    Err(e) => {
+                        tracing::error!(error = %e, file = %path.display(), "a WAL file cannot be opened");
+                        return false;
                     }
                 }
-            });
-        }
-        match tasks.join_next().await {
-            None => return,
-            Some(again) => files.extend(again.ok().flatten()),
+            }
+        };
+        // In order: a finished one waits here for those before it, so no more than these are ever begun.
+        let mut shipped = futures::stream::iter(files).map(each).buffered(AHEAD);
+        while let Some(done) = shipped.next().await {
+            if !done {
+                return;
+            }
         }
     }
 }

@@ -217,6 +217,14 @@ fn with_epoch(
 }
 
 fn without_epoch(facts: &Facts, highest: Option<&Record>, strangers: &Strangers) -> Decision {
+    let local = facts.identity.as_ref().filter(|i| i.epoch.is_none()).and_then(|i| i.system_identifier);
+    if let (Some(cluster), Data::Missing) = (local, facts.data) {
+        return Decision::Refuse(format!(
+            "the data of cluster {cluster} is gone from this volume, and it never had a store to restore from: put it back, \
+             or empty {{data}} to begin anew with SUPAFLY_STORE={}",
+            facts.store
+        ));
+    }
     match (highest, strangers, facts.data) {
         (None, Strangers::None, Data::Present | Data::Missing) => {
             Decision::Claim { epoch: Epoch::FIRST, origin: Origin::Fresh }

@@ -131,6 +131,30 @@ pub fn render(facts: &Facts) -> String {
     text
 }
 
+/// Settings that are ours alone: whoever changes them turns the archive or durability off without a word.
+const OWNED: &[&str] = &[
+    "archive_mode",
+    "archive_command",
+    "archive_library",
+    "restore_command",
+    "fsync",
+    "full_page_writes",
+    "wal_level",
+    "hba_file",
+    "ident_file",
+    "data_directory",
+];
+
+/// Which of them a `postgresql.auto.conf` sets. Its lines are `name = 'value'`, written by `ALTER SYSTEM`.
+#[must_use]
+pub fn owned_in(auto: &str) -> Vec<&'static str> {
+    let set = |line: &str| {
+        let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+        OWNED.iter().copied().find(|owned| *owned == name)
+    };
+    auto.lines().filter_map(|line| set(line.trim_start())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,5 +217,12 @@ mod tests {
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn what_alter_system_may_not_set_is_found_and_the_rest_is_left() {
+        let auto = "# Do not edit\nwork_mem = '8MB'\narchive_mode = 'off'\n  Archive_Command='/bin/true'\n#fsync = 'off'\n";
+        assert_eq!(owned_in(auto), ["archive_mode", "archive_command"]);
+        assert!(owned_in("").is_empty());
     }
 }

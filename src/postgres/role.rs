@@ -247,6 +247,21 @@ fn remove_stale_pid(pgdata: &Path) -> Result<(), Failure> {
 }
 
 fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
+    let auto = place.settings.pgdata().join("postgresql.auto.conf");
+    match std::fs::read_to_string(&auto) {
+        Ok(text) => {
+            let taken = conf::owned_in(&text);
+            if !taken.is_empty() {
+                return Err(Failure::config(format!(
+                    "{}: ALTER SYSTEM has set {}, which would win over what keeps the data safe here: remove these lines",
+                    auto.display(),
+                    taken.join(", ")
+                )));
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Failure::gave_up(format!("{}: cannot be read: {e}", auto.display()))),
+    }
     let config = write_configuration(&place.facts(place.archive(), control.floors), &place.users())?;
     let program = place.bin.program("postgres");
     let mut command = place.postgres.command(&program, place.settings, "KILL");

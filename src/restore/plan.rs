@@ -4,6 +4,7 @@
 //! walk what the store lists as Postgres will (newest timeline first), before anything is fetched, and refuse when
 //! something lies behind the first gap. Afterwards the recovered end is compared with the end found here.
 
+use crate::archive::AHEAD;
 use crate::owner::Epoch;
 use crate::owner::lineage::Link;
 use crate::postgres::lsn::{Lsn, Segment, SegmentSize, Timeline};
@@ -47,6 +48,9 @@ pub struct RestorePlan {
     pub last_epoch: Epoch,
     /// Where it ends: no history goes on behind it.
     pub end: Lsn,
+    /// A segment behind a gap that is no wider than uploads run ahead: it was in flight when the former owner died,
+    /// and Postgres was never told that it is archived.
+    pub in_flight: Option<Segment>,
 }
 
 /// Why a restore would lose something, or cannot be.
@@ -68,7 +72,14 @@ pub enum Refusal {
         /// The segment's name.
         missing: String,
     },
-    /// There is WAL behind a gap.
+    /// There are segments of a timeline whose history file is absent.
+    HistoryMissing {
+        /// The timeline.
+        timeline: Timeline,
+        /// One of its segments.
+        segment: String,
+    },
+    /// There is WAL behind a gap that is wider than uploads run ahead.
     Hole {
         /// The first segment that is absent.
         missing: String,
@@ -94,6 +105,12 @@ impl fmt::Display for Refusal {
             Refusal::Inconsistent { backup, missing } => write!(
                 f,
                 "backup {backup} needs WAL segment {missing}, which is not in the archive; put it back from another copy"
+            ),
+            Refusal::HistoryMissing { timeline, segment } => write!(
+                f,
+                "WAL segment {segment} is in the archive, but {:08X}.history is not: Postgres would not find timeline \
+                 {timeline} and lose it; put the history file back from another copy of the bucket",
+                timeline.0
             ),
             Refusal::Hole { missing, behind, reachable } => write!(
                 f,
@@ -168,14 +185,25 @@ pub fn plan(chain: &[Link], base: &Base, wal: &Wal, size: SegmentSize) -> Result
     let inconsistent = || Refusal::Inconsistent { backup: base.name.clone(), missing: name(number) };
     let (last, last_epoch) = last.filter(|_| number > needed).ok_or_else(inconsistent)?;
     let highest = wal.segments.values().flatten().map(|s| s.number).max().unwrap_or(0);
-    if let Some((behind, _)) = (number + 1..=highest).find_map(present) {
+    let behind: Vec<Segment> = (number + 1..=highest).filter_map(|n| present(n).map(|(s, _)| s)).collect();
+    let widest = behind.last().map_or(0, |s| s.number - number);
+    if let Some(first) = behind.first().filter(|_| widest >= AHEAD as u64) {
         return Err(Refusal::Hole {
             missing: name(number),
-            behind: behind.name(size),
+            behind: first.name(size),
             reachable: last.end(size),
         });
     }
-    Ok(RestorePlan { base: base.clone(), timeline, last, last_epoch, end: last.end(size) })
+    let eligible = |link: &Link, s: &Segment| link.until.is_none_or(|until| s.start(size) < until);
+    let lost = chain.iter().find_map(|link| {
+        let segments = wal.segments.get(&link.epoch)?;
+        segments.iter().find(|s| s.timeline > timeline && eligible(link, s))
+    });
+    if let Some(lost) = lost {
+        return Err(Refusal::HistoryMissing { timeline: lost.timeline, segment: lost.name(size) });
+    }
+    let in_flight = behind.first().copied();
+    Ok(RestorePlan { base: base.clone(), timeline, last, last_epoch, end: last.end(size), in_flight })
 }
 
 /// As Postgres finds it: the histories after the base's without a gap.

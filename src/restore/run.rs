@@ -114,6 +114,13 @@ async fn claim_history(store: &Store, own: Epoch, survey: &Survey, engine: &Engi
 }
 
 fn fetch(place: &Place<'_>, engine: &Engine, survey: &Survey, staging: &Path) -> Result<(), Failure> {
+    if let Some(segment) = survey.plan.in_flight {
+        tracing::warn!(
+            end = %survey.plan.end, behind = segment.number,
+            "restore: the archive has a gap at its end: WAL behind it was in flight when the former owner died, was never \
+             acknowledged, and is left out"
+        );
+    }
     let base = &survey.plan.base;
     say(&format!("fetches backup {} of epoch {} with {engine}", base.name, base.epoch));
     tree::make(staging, 0o700, place.keeper)?;

@@ -63,6 +63,24 @@ fn a_timeline_of_another_history_is_refused() {
 }
 
 #[test]
+fn what_was_in_flight_at_a_power_cut_ends_the_history_before_it() {
+    let mut wal = Wal::default();
+    add(&mut wal, 1, 1, (3..10).chain([11]));
+    let done = plan(&[link(1, None)], &base(1, 1, 5), &wal, SIZE).unwrap();
+    assert_eq!(done.end, at(10));
+    assert_eq!(done.in_flight.map(|s| s.number), Some(11));
+}
+
+#[test]
+fn segments_of_a_timeline_without_its_history_are_not_passed_over() {
+    let mut wal = Wal::default();
+    add(&mut wal, 1, 1, 3..9);
+    add(&mut wal, 1, 2, 8..11);
+    let e = plan(&[link(1, None)], &base(1, 1, 5), &wal, SIZE).unwrap_err();
+    assert!(e.to_string().contains("00000002.history"), "{e}");
+}
+
+#[test]
 fn a_backup_without_its_own_wal_is_refused_by_the_segment_it_lacks() {
     let e = plan(&[link(1, None)], &base(1, 1, 5), &Wal::default(), SIZE).unwrap_err();
     assert!(e.to_string().contains("000000010000000000000005"), "{e}");
@@ -80,12 +98,16 @@ proptest! {
         let behind = there.range(first_gap..).next();
         match plan(&[link(1, None)], &base(1, 1, from), &wal, SIZE) {
             Ok(done) => {
-                prop_assert_eq!(behind, None);
+                // Behind a gap at most what may have been in flight, never more.
+                let furthest = there.range(first_gap..).next_back();
+                prop_assert!(furthest.is_none_or(|n| n - first_gap < crate::archive::AHEAD as u64));
+                prop_assert_eq!(done.in_flight.map(|s| s.number), behind.copied());
                 prop_assert_eq!(done.end, at(first_gap));
             }
             Err(Refusal::Inconsistent { .. }) => prop_assert_eq!(first_gap, from),
             Err(Refusal::Hole { missing, reachable, .. }) => {
-                prop_assert!(behind.is_some());
+                let furthest = there.range(first_gap..).next_back().unwrap();
+                prop_assert!(furthest - first_gap >= crate::archive::AHEAD as u64);
                 prop_assert_eq!(missing, Segment { timeline: Timeline(1), number: first_gap }.name(SIZE));
                 prop_assert_eq!(reachable, at(first_gap));
             }

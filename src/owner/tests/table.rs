@@ -195,6 +195,14 @@ fn a_claim_without_object_is_finished_only_from_where_it_began() {
 }
 
 #[test]
+fn a_local_cluster_whose_data_is_gone_is_not_replaced_by_a_new_one() {
+    let gone = Some(Identity { system_identifier: Some(7), ..identity(None, Origin::Fresh) });
+    let with = |data| allow(Takeover::Auto, facts(gone.clone(), data, reached(None, None)));
+    refused(&with(Data::Missing), &["cluster 7 is gone", "empty {data}", "SUPAFLY_STORE"]);
+    assert_eq!(decide(&with(Data::Present)), claim(1));
+}
+
+#[test]
 fn an_empty_prefix_is_claimed_and_one_with_strangers_refused() {
     for identity in [None, Some(identity(None, Origin::Fresh))] {
         for data in BOTH {
