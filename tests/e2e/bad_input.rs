@@ -166,6 +166,18 @@ fn a_prefix_of_another_project_is_refused_and_untouched() {
 }
 
 #[test]
+fn an_alter_system_that_turns_the_archive_off_is_refused_at_the_next_boot() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.sql("alter system set work_mem = '8MB'").unwrap();
+    machine.sql("alter system set archive_command = '/bin/true'").unwrap();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    refused(&mut machine, 78, &["archive_command", "postgresql.auto.conf", "remove these lines"]);
+}
+
+#[test]
 fn a_setting_that_cannot_be_is_named_with_what_would_be_right() {
     let mut machine = Machine::new(&[("SUPAFLY_TTL", "soon".into()), ("SUPAFLY_STORE", "ftp://x".into())]);
     refused(&mut machine, 78, &["SUPAFLY_TTL", "SUPAFLY_STORE", "duration"]);

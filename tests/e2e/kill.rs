@@ -5,6 +5,7 @@ use crate::support::bucket::{Bucket, Kind};
 use crate::support::ledger::{self, Writer};
 use crate::support::machine::{Machine, PATIENCE, until};
 use std::time::Duration;
+use supafly::postgres::lsn::{Lsn, SegmentSize};
 
 /// Cuts the power when the machine has reached a failpoint at which it hangs.
 fn die_at(machine: &mut Machine, point: &str) {
@@ -61,7 +62,9 @@ fn a_kill_at_each_step_of_a_restore_converges_with_every_row() {
     ledger::create_table(&first);
     first.wait_protected();
     let writer = Writer::start(&first, 50, Duration::ZERO);
-    writer.wait_rows(4_000);
+    until("some archived segments", PATIENCE, || {
+        (bucket.archived_end(1) >= Lsn(5 * SegmentSize::DEFAULT.bytes())).then_some(())
+    });
     first.cut_power();
     let ledger = writer.finish();
     first.lose_volume();

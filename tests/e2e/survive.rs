@@ -6,7 +6,7 @@ use crate::support::machine::{Machine, open_directory, pg_bin, programs, root, u
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use supafly::postgres::lsn::{Lsn, SegmentSize};
+use supafly::postgres::lsn::{Lsn, Segment, SegmentSize, Timeline};
 
 #[test]
 fn every_archived_row_survives_the_loss_of_the_volume_over_s3() {
@@ -90,6 +90,38 @@ fn idle_traffic_is_archived_by_the_timeout_alone_and_survives() {
     second.boot();
     second.wait_ready();
     ledger::assert_rows(|s| second.sql(s), last);
+    assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
+}
+
+#[test]
+fn a_segment_that_the_power_cut_caught_in_flight_ends_the_history_before_it() {
+    let bucket = Bucket::start(Kind::File);
+    let mut first = Machine::new(&bucket.env());
+    first.boot();
+    first.wait_ready();
+    first.wait_protected();
+    ledger::create_table(&first);
+    let writer = Writer::start(&first, 50, Duration::ZERO);
+    until("some archived segments", Duration::from_secs(60), || {
+        (bucket.archived_end(1) >= Lsn(7 * SegmentSize::DEFAULT.bytes())).then_some(())
+    });
+    first.cut_power();
+    let ledger = writer.finish();
+    first.lose_volume();
+    // Uploads run side by side: the last but one had not arrived when the power went, the last had.
+    let end = bucket.archived_end(1);
+    let number = end.0 / SegmentSize::DEFAULT.bytes() - 2;
+    let segment = Segment { timeline: Timeline(1), number };
+    bucket.remove(&format!("e0000000001/wal_005/{}.zst", segment.name(SegmentSize::DEFAULT)));
+    let last = ledger::must_survive(&ledger, bucket.archived_end(1));
+    assert!(last > 0 && bucket.archived_end(1) < end);
+
+    let mut second = Machine::new(&bucket.env());
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
+    second.boot();
+    second.wait_ready();
+    ledger::assert_rows(|s| second.sql(s), last);
+    assert!(second.log().contains("was in flight"), "{}", second.tail());
     assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
 }
 

@@ -122,6 +122,11 @@ impl Bucket {
         entries.into_iter().map(|e| e.key).collect()
     }
 
+    /// Takes an object away, as if it had never arrived.
+    pub(crate) fn remove(&self, key: &str) {
+        self.runtime.block_on(self.store.delete(key)).unwrap();
+    }
+
     pub(crate) fn get(&self, key: &str) -> Vec<u8> {
         self.runtime.block_on(self.store.get(key)).unwrap().to_vec()
     }
