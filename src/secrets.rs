@@ -10,6 +10,7 @@
 
 use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
+use crate::store::credentials;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User, chown};
 use rand::RngCore;
@@ -23,25 +24,6 @@ use std::path::Path;
 const KEEPER: &str = "supafly";
 /// The user that runs Postgres.
 const POSTGRES: &str = "postgres";
-
-/// Names from the environment that the store's file may hold. Everything a standard AWS client or our store reads.
-const STORE_NAMES: &[&str] = &[
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT",
-    "AWS_CA_BUNDLE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "S3_SSE",
-    "S3_SSE_C",
-    "S3_SSE_KMS_ID",
-];
 
 /// Who a file or directory is for.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +136,7 @@ fn given(env: &BTreeMap<String, String>, name: &str) -> Result<Option<String>, F
 
 fn store_file(env: &BTreeMap<String, String>) -> Result<String, Failure> {
     let mut text = String::new();
-    for name in STORE_NAMES {
+    for name in credentials::NAMES {
         let value = match *name {
             "AWS_SECRET_ACCESS_KEY" | "AWS_ACCESS_KEY_ID" | "AWS_SESSION_TOKEN" | "S3_SSE_C" => {
                 given(env, name)?
@@ -286,6 +268,15 @@ mod tests {
         assert!(both.contains("both set") && !both.contains("hunter2"), "{both}");
         let missing = given(&env(&[("P_FILE", "/nowhere/pw")]), "P").unwrap_err();
         assert_eq!(missing.exit, Exit::Config);
+    }
+
+    #[test]
+    fn whatever_the_store_reads_reaches_its_file() {
+        let given: Vec<_> = credentials::NAMES.iter().map(|name| (*name, "x")).collect();
+        let text = store_file(&env(&given)).unwrap();
+        for name in credentials::NAMES {
+            assert!(text.contains(&format!("{name}=x\n")), "{name} is lost on the way to the store");
+        }
     }
 
     #[test]

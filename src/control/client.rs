@@ -25,17 +25,7 @@ const PATIENCE_MS: i64 = 2_000;
 /// An answer longer than this is not one of ours.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
-/// A row of the status that a service shows beside its own (for example keeper's `archive` and `backup`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
-    /// What it is, as shown (`archive`, `backup (wal-g 3.0.9)`).
-    pub name: String,
-    /// One word: `ok`, `degraded`, `unprotected`, …
-    pub state: String,
-    /// For the operator; may be empty.
-    #[serde(default)]
-    pub detail: String,
-}
+pub use crate::status::Row;
 
 /// Whether the whole is fit to serve, as far as the reporting service can tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

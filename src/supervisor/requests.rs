@@ -6,7 +6,7 @@ use crate::control::server::{self, Call, Peer, Verb};
 use crate::os::output::Tail;
 use crate::spec::ServiceName;
 use crate::state::{Answer, Event, Run, State};
-use crate::status::{self, Row};
+use crate::status;
 use std::time::Instant;
 
 impl Driver {
@@ -73,8 +73,7 @@ impl Driver {
 
     fn report(&mut self, name: &ServiceName, report: Report) -> server::Answer {
         let facts = self.reported.entry(name.clone()).or_default();
-        facts.rows =
-            report.rows.into_iter().map(|r| Row { name: r.name, state: r.state, detail: r.detail }).collect();
+        facts.rows = report.rows;
         facts.health = report.health.map(|h| (h.ok, h.reason, Instant::now()));
         facts.values = report.values;
         match report.fence {

@@ -67,7 +67,7 @@ fn assert_nothing_left(machine: &Machine) {
 }
 
 #[test]
-fn sigterm_with_clients_and_an_open_transaction_shuts_down_cleanly_within_a_second() {
+fn sigterm_with_clients_and_an_open_transaction_shuts_down_cleanly_within_the_budget() {
     let bucket = Bucket::start(Kind::File);
     let mut machine = Machine::new(&bucket.env());
     machine.boot();
@@ -293,7 +293,7 @@ fn a_superuser_of_the_database_finds_no_store_key() {
 }
 
 #[test]
-fn a_second_boot_of_a_stopped_machine_is_ready_within_five_seconds() {
+fn a_second_boot_of_a_stopped_machine_goes_on_with_its_data() {
     let bucket = Bucket::start(Kind::File);
     let mut machine = Machine::new(&bucket.env());
     machine.boot();
