@@ -3,41 +3,16 @@
 //! grandchild that keeps the pipe open delays nothing: nobody waits for the end of the stream.
 
 use super::line::{Level, Line};
+use super::ring::Ring;
 use super::split::{Piece, Splitter};
 use super::writer::{Source, Writer};
 use nix::errno::Errno;
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::unix::AsyncFd;
 
-/// How many lines are kept of every service for the day it fails.
-const KEPT: usize = 20;
-/// How much of a line is kept.
-const KEPT_LENGTH: usize = 1_024;
 /// How much is read for one ending before others get a turn.
 const DRAIN: usize = 1 << 20;
-
-/// The last lines of a service, over all its runs.
-#[derive(Clone, Debug, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<String>>>);
-
-impl Tail {
-    /// The lines, oldest first.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn push(&self, text: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut line =
-            if lines.len() >= KEPT { lines.pop_front().unwrap_or_default() } else { String::new() };
-        line.clear();
-        line.extend(text.chars().take(KEPT_LENGTH));
-        lines.push_back(line);
-    }
-}
 
 /// A stream of one run.
 #[derive(Clone, Debug)]
@@ -54,7 +29,7 @@ struct Inner {
     stream: &'static str,
     source: Source,
     writer: Writer,
-    tail: Tail,
+    ring: Ring,
 }
 
 /// What a read found.
@@ -74,7 +49,7 @@ impl Capture {
         pipe: OwnedFd,
         (service, run, stream): (&str, u64, &'static str),
         writer: &Writer,
-        tail: &Tail,
+        ring: &Ring,
     ) -> std::io::Result<Capture> {
         let inner = Inner {
             pipe: crate::os::watch(pipe)?,
@@ -84,7 +59,7 @@ impl Capture {
             stream,
             source: writer.source(service),
             writer: writer.clone(),
-            tail: tail.clone(),
+            ring: ring.clone(),
         };
         Ok(Capture { inner: Arc::new(inner) })
     }
@@ -140,13 +115,13 @@ impl Inner {
         let mut splitter = self.splitter.lock().unwrap_or_else(PoisonError::into_inner);
         let now = jiff::Timestamp::now();
         act(&mut splitter, &mut |piece| {
-            self.tail.push(&piece.text);
             let mut line = Line::new(&self.service, Level::of(&piece.text), &piece.text);
             line.time = now;
             line.run = Some(self.run);
             line.stream = Some(self.stream);
             line.part = piece.part;
             line.more = piece.more;
+            self.ring.push(&line);
             line.write(self.writer.shape(), &mut out);
             lines += 1;
         });

@@ -1,6 +1,8 @@
 //! One line of output on its way out: JSON for machines, text for people. Control characters never reach a terminal.
 
 use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write;
 
 /// How grave a line is.
@@ -71,7 +73,7 @@ pub struct Line<'a> {
     pub run: Option<u64>,
     /// `stdout` or `stderr`; none for our own lines.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stream: Option<&'a str>,
+    pub stream: Option<&'static str>,
     /// The text.
     pub message: &'a str,
     /// Part of a long line, from 1.
@@ -106,6 +108,23 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// The message, followed by the further fields as text.
+    #[must_use]
+    pub fn flat(&self) -> Cow<'a, str> {
+        if self.fields.is_empty() {
+            return Cow::Borrowed(self.message);
+        }
+        let mut text = self.message.to_owned();
+        for (name, value) in &self.fields {
+            // Into memory: it cannot fail.
+            let _ = match value.as_str() {
+                Some(value) => write!(text, " {name}={}", value.escape_debug()),
+                None => write!(text, " {name}={value}"),
+            };
+        }
+        Cow::Owned(text)
+    }
+
     /// Appends the line, newline included.
     pub fn write(&self, shape: Shape, out: &mut Vec<u8>) {
         match shape {
@@ -116,13 +135,7 @@ impl<'a> Line<'a> {
             Shape::Text => {
                 let time = self.time.round(jiff::Unit::Millisecond).unwrap_or(self.time);
                 let _ = write!(out, "{time} {:<10} {:<5} ", self.service, self.level.shown());
-                push_printable(out, self.message);
-                for (name, value) in &self.fields {
-                    let _ = match value.as_str() {
-                        Some(text) => write!(out, " {name}={}", text.escape_debug()),
-                        None => write!(out, " {name}={value}"),
-                    };
-                }
+                push_printable(out, &self.flat());
                 if self.more {
                     out.extend_from_slice(" \\".as_bytes());
                 }

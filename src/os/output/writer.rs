@@ -2,6 +2,7 @@
 //! queue and goes on; what does not fit is counted, and the count is written as soon as there is room again.
 
 use super::line::{Level, Line, Shape};
+use super::ring::Rings;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    rings: Option<Rings>,
 }
 
 impl Writer {
@@ -62,7 +64,13 @@ impl Writer {
                 its.write_next(&mut sink);
             }
         })?;
-        Ok(Writer { shared })
+        Ok(Writer { shared, rings: None })
+    }
+
+    /// The same way out, which also keeps our own lines, in the ring of their service.
+    #[must_use]
+    pub fn with_rings(self, rings: &Rings) -> Writer {
+        Writer { rings: Some(rings.clone()), ..self }
     }
 
     /// The form that lines take here.
@@ -106,8 +114,11 @@ impl Writer {
         true
     }
 
-    /// Queues one line.
+    /// Queues one line of our own.
     pub fn line(&self, source: Source, line: &Line<'_>) {
+        if let Some(rings) = &self.rings {
+            rings.ring(line.service).push(line);
+        }
         let mut bytes = Vec::with_capacity(256);
         line.write(self.shared.shape, &mut bytes);
         self.push(source, bytes, 1);
