@@ -76,6 +76,13 @@ pub fn start_of(pid: i32) -> Option<u64> {
     parse_stat(&String::from_utf8_lossy(&stat)).map(|(_, _, start)| start)
 }
 
+/// The name of the program that a process runs, at most 15 bytes of it (`comm` of its first thread).
+#[must_use]
+pub fn program(pid: i32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
 /// The value of one variable in a process's environment, as it was at exec. Unreadable and absent look alike: Postgres
 /// backends overwrite theirs.
 #[must_use]

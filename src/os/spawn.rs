@@ -42,6 +42,10 @@ pub struct SpawnRequest {
     pub keep: Vec<RawFd>,
     /// Soft and hard limit of open files.
     pub nofile: Option<(u64, u64)>,
+    /// Soft and hard limit of a core dump in bytes; `u64::MAX` is none.
+    pub core: Option<u64>,
+    /// The capabilities that remain, one bit each (capabilities(7)); `None`: whatever the user has.
+    pub capabilities: Option<u64>,
     /// Scheduling priority.
     pub nice: Option<i32>,
     /// `/proc/self/oom_score_adj`.
@@ -81,16 +85,18 @@ pub struct SpawnError {
 }
 
 /// The steps in the child, in their order.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 14] = [
     "run the program",
     "start a session",
     "reset signals",
     "close descriptors",
     "hand on the lock",
-    "set the limit of open files",
+    "set the limits of open files and cores",
     "set the priority",
     "set oom_score_adj",
+    "drop capabilities",
     "change to the user and groups",
+    "keep the capabilities that it was to keep",
     "set no_new_privs and the parent-death signal",
     "enter the working directory",
     "stay with a parent that died meanwhile",
@@ -151,6 +157,8 @@ struct Prepared {
     seen: Vec<libc::gid_t>,
     keep: Vec<RawFd>,
     nofile: Option<(u64, u64)>,
+    core: Option<u64>,
+    capabilities: Option<u64>,
     nice: Option<i32>,
     oom: Option<Vec<u8>>,
     no_new_privileges: bool,
@@ -177,6 +185,8 @@ impl Prepared {
             seen: vec![0; room],
             keep: request.keep.clone(),
             nofile: request.nofile,
+            core: request.core,
+            capabilities: request.capabilities,
             nice: request.nice,
             oom: request.oom_score_adj.map(|n| n.to_string().into_bytes()),
             no_new_privileges: request.no_new_privileges,
@@ -196,10 +206,12 @@ impl Prepared {
             (5, Prepared::limits),
             (6, Prepared::priority),
             (7, Prepared::oom),
-            (8, Prepared::identity),
-            (9, Prepared::process_flags),
-            (10, Prepared::directory),
-            (11, Prepared::parent_lives),
+            (8, Prepared::bounding),
+            (9, Prepared::identity),
+            (10, Prepared::ambient),
+            (11, Prepared::process_flags),
+            (12, Prepared::directory),
+            (13, Prepared::parent_lives),
         ] {
             if act(self) != 0 {
                 let error = std::io::Error::last_os_error();
@@ -280,10 +292,17 @@ impl Prepared {
     }
 
     fn limits(&mut self) -> libc::c_int {
-        let Some((soft, hard)) = self.nofile else { return 0 };
-        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        if let Some((soft, hard)) = self.nofile {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+            // SAFETY: reads a live local.
+            if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+                return -1;
+            }
+        }
+        let Some(bytes) = self.core else { return 0 };
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
         // SAFETY: reads a live local.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) }
     }
 
     fn priority(&mut self) -> libc::c_int {
@@ -334,6 +353,49 @@ impl Prepared {
             *libc::__errno_location() = libc::EPERM;
         }
         -1
+    }
+
+    /// What the bounding set lacks cannot come back, by no set-uid program either.
+    fn bounding(&mut self) -> libc::c_int {
+        let Some(kept) = self.capabilities else { return 0 };
+        for number in 0..64_u64 {
+            // SAFETY: no memory involved.
+            unsafe {
+                // The kernel knows fewer than 64: the first that it does not know is the end.
+                if libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) < 0 {
+                    break;
+                }
+                if kept & (1 << number) == 0 && libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) != 0 {
+                    return -1;
+                }
+            }
+        }
+        // SAFETY: no memory involved. Without this a change of the user takes all of them.
+        if kept != 0 { unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) } } else { 0 }
+    }
+
+    /// Another user than root has what was kept only as ambient capabilities.
+    fn ambient(&mut self) -> libc::c_int {
+        let Some(kept) = self.capabilities.filter(|kept| *kept != 0) else { return 0 };
+        if self.identity.as_ref().is_none_or(|(uid, ..)| *uid == 0) {
+            return 0;
+        }
+        let (low, high) = ((kept & 0xffff_ffff) as u32, (kept >> 32) as u32);
+        // linux/capability.h: version 3, and effective, permitted, inheritable, twice 32 bits.
+        let header = [0x2008_0522_u32, 0];
+        let data = [low, low, low, high, high, high];
+        // SAFETY: two live locals of the shape that version 3 asks for.
+        unsafe {
+            if libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) != 0 {
+                return -1;
+            }
+            for number in (0..64_u64).filter(|n| kept & (1 << n) != 0) {
+                if libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, number, 0, 0) != 0 {
+                    return -1;
+                }
+            }
+        }
+        0
     }
 
     fn process_flags(&mut self) -> libc::c_int {

@@ -2,10 +2,12 @@
 
 use super::driver::{Driver, Owner};
 use super::launch::{self, Circumstances};
+use super::probing::Question;
 use crate::os::descent::{self, Pass};
 use crate::os::lock::{Lock, LockError};
 use crate::os::output::Capture;
 use crate::os::procfs::{self, Process};
+use crate::probe::ProbeError;
 use crate::spec::ServiceName;
 use crate::state::{Event, Happened, Pid, Run, Whole};
 use nix::sys::signal::Signal;
@@ -27,6 +29,8 @@ pub(super) struct Life {
     readers: Vec<AbortHandle>,
     /// The leader has ended, and its descent is being cleared.
     pub(super) clearing: bool,
+    /// It is being stopped where it stands, and that is not proved yet.
+    pub(super) freezing: bool,
     /// We have sent it a SIGKILL.
     pub(super) killed: bool,
 }
@@ -97,6 +101,7 @@ impl Driver {
             run: run.0,
             share: self.machine.plan().share(name),
             lock,
+            nofile: self.nofile,
         };
         let request = launch::request(&spec, &around)?;
         let owner = Owner::Leader(name.clone(), run);
@@ -108,11 +113,12 @@ impl Driver {
             captures: Vec::new(),
             readers: Vec::new(),
             clearing: false,
+            freezing: false,
             killed: false,
         };
-        let tail = self.tails.entry(name.clone()).or_default();
+        let ring = self.rings.ring(name.as_str());
         for (pipe, stream) in [(spawned.stdout, "stdout"), (spawned.stderr, "stderr")] {
-            match Capture::new(pipe, (name.as_str(), run.0, stream), &self.writer, tail) {
+            match Capture::new(pipe, (name.as_str(), run.0, stream), &self.writer, &ring) {
                 Ok(capture) => {
                     life.captures.push(capture.clone());
                     life.readers.push(self.readers.spawn(capture.follow()));
@@ -127,7 +133,8 @@ impl Driver {
     }
 
     /// A probe that is a command: it runs as the service, and belongs to its run.
-    pub(super) fn ask_by_command(&mut self, run: Run, argv: &[String], until: Instant) {
+    pub(super) fn ask_by_command(&mut self, question: Question, argv: &[String], until: Instant) {
+        let (run, _) = question;
         let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
         let started = self.machine.plan().spec(&name).cloned().ok_or("there is no such service".to_owned());
         let started = started.and_then(|mut spec| {
@@ -140,13 +147,14 @@ impl Driver {
                 run: run.0,
                 share: self.machine.plan().share(&name),
                 lock: None,
+                nofile: self.nofile,
             };
             let request = launch::request(&spec, &around)?;
-            self.processes.spawn(Owner::Probe(run), &request).map_err(|e| e.to_string())
+            self.processes.spawn(Owner::Probe(question), &request).map_err(|e| e.to_string())
         });
         match started {
             Ok(spawned) => {
-                self.probes.command(run, spawned.pid, until);
+                self.probes.command(question, spawned.pid, until);
                 // What it prints is read and thrown away, so that it never blocks on us.
                 for pipe in [spawned.stdout, spawned.stderr] {
                     if let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) {
@@ -155,8 +163,7 @@ impl Driver {
                 }
             }
             Err(why) => {
-                self.probes.answered(run, Instant::now());
-                self.reported.entry(name).or_default().text = Some(format!("cannot probe it: {why}"));
+                self.answered(question, Err(ProbeError::Command(format!("could not be started: {why}"))));
             }
         }
     }
@@ -172,7 +179,7 @@ impl Driver {
         }
     }
 
-    fn members(&self, run: Run) -> Vec<Process> {
+    pub(super) fn members(&self, run: Run) -> Vec<Process> {
         self.rundir.descent.members(run.0, &self.runs())
     }
 
