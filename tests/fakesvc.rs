@@ -3,7 +3,7 @@
 //! `say TEXT` · `tail TEXT` (no newline) · `long N` (a line of N bytes) · `flood N` (lines) · `mark FILE TEXT` (append a
 //! line) · `sleep MS` · `ready` (sd_notify) · `ignore-term` · `child SCRIPT` (same group; words joined by commas) ·
 //! `orphan SCRIPT` (own session, parent gone) · `pid FILE` · `inspect FILE` · `once FILE CODE` (the first time: exit
-//! with CODE) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) · `wait` · `exit N` · `abort`
+//! with CODE) · `until FILE` (is there) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) · `wait` · `exit N` · `abort`
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
@@ -58,6 +58,12 @@ fn main() -> ExitCode {
                 let _ = signals.forever().next();
                 mark(&file, &format!("stopped {name}"));
                 return ExitCode::SUCCESS;
+            }
+            "until" => {
+                let file = word();
+                while !std::path::Path::new(&file).exists() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             }
             "wait" => loop {
                 std::thread::sleep(Duration::from_secs(3_600));
