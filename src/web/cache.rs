@@ -142,12 +142,25 @@ pub(super) async fn ask(run: PathBuf) -> Option<Status> {
         }
     };
     match serde_json::from_value(answer) {
-        Ok(status) => Some(status),
+        Ok(status) => Some(discreet(status)),
         Err(e) => {
             tracing::error!(error = %e, "the status cannot be understood");
             None
         }
     }
+}
+
+/// Pure: the status without what services and programs printed, which may hold a statement with its values. None of it is
+/// kept here, so no route can show it. A sentence of ours is one line; what follows it is quoted from an output.
+fn discreet(mut status: Status) -> Status {
+    let first_line = |text: &mut String| text.truncate(text.find(['\n', '\r']).unwrap_or(text.len()));
+    first_line(&mut status.reason);
+    for service in &mut status.services {
+        service.output.clear();
+        first_line(&mut service.detail);
+        service.rows.iter_mut().for_each(|row| first_line(&mut row.detail));
+    }
+    status
 }
 
 /// The clock that goes on while the machine sleeps.
@@ -209,6 +222,20 @@ mod tests {
         known.end(None);
         known.begin(at(92_000));
         assert_eq!(known.patience(at(92_000)), BRIEFLY, "it did not answer the last time either");
+    }
+
+    #[test]
+    fn what_was_printed_is_not_kept() {
+        let mut status = testkit::status();
+        status.reason = "keeper: no\nPRINTED".to_owned();
+        status.services[0].output = vec!["PRINTED".to_owned()];
+        status.services[0].detail = "failed\r\n  | PRINTED".to_owned();
+        status.services[0].rows[0].detail =
+            "UNPROTECTED: the engine failed (exit 1)\n  | PRINTED\n  | more".to_owned();
+        let kept = discreet(status);
+        assert!(!serde_json::to_string(&kept).unwrap().contains("PRINTED"), "{kept:?}");
+        assert_eq!(kept.services[0].rows[0].detail, "UNPROTECTED: the engine failed (exit 1)");
+        assert_eq!(discreet(testkit::status()), testkit::status(), "nothing else is touched");
     }
 
     #[tokio::test]

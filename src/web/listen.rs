@@ -50,13 +50,14 @@ pub(super) struct Setting {
 pub(super) fn bind(setting: Setting, wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
     let failed = |e: Errno| {
         let Setting { key, variable } = setting;
-        let mend = match e {
-            Errno::EADDRINUSE => "something else listens there: stop it, or choose another port",
-            Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT => {
-                "this machine has no such address: choose one that it has"
-            }
-            Errno::EACCES => "this user may not use that port: choose one from 1024 on",
-            _ => "choose another address",
+        let mend = if e == Errno::EADDRINUSE {
+            "something else listens there: stop it, or choose another port"
+        } else if e == Errno::EADDRNOTAVAIL || e == Errno::EAFNOSUPPORT {
+            "this machine has no such address: choose one that it has"
+        } else if e == Errno::EACCES {
+            "this user may not use that port: choose one from 1024 on"
+        } else {
+            "choose another address"
         };
         Failure::gave_up(format!(
             "web: cannot listen on {wanted}: {e}; {mend} ({key}, {variable}; `off` for none)"

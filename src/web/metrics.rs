@@ -66,7 +66,8 @@ fn services(text: &mut Text, status: &Status, usages: &Usages) {
     for s in &status.services {
         text.sample("service_state", &[("service", &s.name), ("state", &s.state)], 1);
     }
-    let used = |s: &ServiceStatus| s.pid.and_then(|_| usages.get(&s.name));
+    // Where its leader cannot be seen (`hidepid`, just gone), nothing is said.
+    let used = |s: &ServiceStatus| usages.get(&s.name).filter(|u| u.processes > 0);
     each(text, "service_state_seconds", GAUGE, "Time in the present state.", &|s| {
         Some(seconds(s.for_ms).to_string())
     });

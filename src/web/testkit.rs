@@ -4,7 +4,7 @@ use crate::status::{Overall, Row, ServiceStatus, Status};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Ready, with rows, values and output.
+/// Ready, with rows and values.
 pub(super) fn status() -> Status {
     let row = |name: &str, state: &str| Row { name: name.into(), state: state.into(), detail: "told".into() };
     let values = json!({"epoch": 3, "protected": false, "archive_last": "0000000100000000000000A1", "health_address": "x:1"});
@@ -17,7 +17,7 @@ pub(super) fn status() -> Status {
         pid: None,
         restarts: 2,
         last: None,
-        output: vec!["ERROR: duplicate key (email)=(someone)".to_owned()],
+        output: Vec::new(),
         rows: Vec::new(),
         values: serde_json::Map::new(),
     };

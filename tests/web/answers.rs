@@ -46,6 +46,7 @@ fn a_service_that_gave_up_makes_it_degraded_and_what_it_printed_is_shown_by_no_r
     let status = get(private, "/status");
     assert_eq!((status.code, &status.json()["state"]), (200, &"degraded".into()));
     assert!(status.body.contains("exit 3") && status.json()["facts_age_ms"].is_u64(), "{status:?}");
+    // The cause is told, the words are not.
     for path in ["/status", "/metrics", "/", "/health/live", "/health/ready", "/health/services"] {
         let body = get(private, path).body;
         assert!(!body.contains("LINE-WITH"), "{path}: {body}");
