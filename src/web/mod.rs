@@ -102,7 +102,11 @@ async fn serve(settings: &Settings) -> Result<Exit, Failure> {
     }
     tasks.spawn(tell(settings.run.clone(), report(health, private)));
     tokio::select! {
-        _ = terminate.recv() => linger(&settings.run, &mut terminate, &mut interrupt).await,
+        _ = terminate.recv() => {
+            let goodbye = linger(&settings.run, &mut terminate, &mut interrupt);
+            // Not into the next rung: a stop in which anybody is killed is called forced.
+            let _ = tokio::time::timeout(share() * 9 / 10, goodbye).await;
+        }
         _ = interrupt.recv() => {}
     }
     tasks.shutdown().await;
@@ -141,8 +145,14 @@ async fn tell(run: PathBuf, report: Report) {
     tracing::warn!("the addresses could not be reported: the supervisor does not take them");
 }
 
+/// The share of the stop that PID 1 gives us.
+fn share() -> Duration {
+    let given = crate::facts::environment().remove("SUPAFLY_STOP_MS").and_then(|ms| ms.parse().ok());
+    given.map_or(Duration::from_secs(1), Duration::from_millis)
+}
+
 /// Goes on answering while the whole stops, until nothing but us is left. When only we are to stop, or PID 1 does not
-/// answer, that is at once; and a second signal, the next rung of our ladder, ends it in any case.
+/// answer, that is at once; and a second signal ends it in any case.
 async fn linger(run: &std::path::Path, terminate: &mut Signal, interrupt: &mut Signal) {
     let wait = async {
         while let Some(status) = cache::ask(run.to_path_buf()).await {

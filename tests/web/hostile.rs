@@ -20,7 +20,7 @@ fn more_slow_clients_than_there_is_room_for_keep_nobody_out() {
             if i % 20 == 19 {
                 assert_eq!(get(open, "/health/live").code, 200);
                 assert!(
-                    begun.elapsed() < Duration::from_secs(2),
+                    begun.elapsed() < Duration::from_secs(4),
                     "after {i} slow ones: {:?}",
                     begun.elapsed()
                 );
