@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn more_slow_clients_than_there_is_room_for_keep_nobody_out() {
-    let (_world, open, _) = started(World::new());
+    let (world, open, _) = started(World::new());
+    let pid = world.state_of("web").unwrap()["pid"].as_i64().unwrap();
+    let descriptors = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let alone = descriptors();
     let slow: Vec<_> = (0..200)
         .map(|i| {
             let mut stream = connect(open);
@@ -28,6 +31,7 @@ fn more_slow_clients_than_there_is_room_for_keep_nobody_out() {
             stream
         })
         .collect();
+    assert!(descriptors() <= alone + 64 + 1, "{} connections are held", descriptors() - alone);
     // The last of them, who was not pushed out, is closed when its time for headers is over.
     let mut last = slow.into_iter().next_back().unwrap();
     let begun = Instant::now();
