@@ -3,7 +3,8 @@
 //! `say TEXT` · `tail TEXT` (no newline) · `long N` (a line of N bytes) · `flood N` (lines) · `mark FILE TEXT` (append a
 //! line) · `sleep MS` · `ready` (sd_notify) · `ignore-term` · `child SCRIPT` (same group; words joined by commas) ·
 //! `orphan SCRIPT` (own session, parent gone) · `pid FILE` · `inspect FILE` · `once FILE CODE` (the first time: exit
-//! with CODE) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) · `wait` · `exit N` · `abort`
+//! with CODE) · `until FILE` (is there) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) ·
+//! `fade MS` (until TERM, and so long after it) · `wait` · `exit N` · `abort`
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
@@ -57,6 +58,19 @@ fn main() -> ExitCode {
                 let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
                 let _ = signals.forever().next();
                 mark(&file, &format!("stopped {name}"));
+                return ExitCode::SUCCESS;
+            }
+            "until" => {
+                let file = word();
+                while !std::path::Path::new(&file).exists() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            "fade" => {
+                let late = Duration::from_millis(word().parse().expect("a number"));
+                let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
+                let _ = signals.forever().next();
+                std::thread::sleep(late);
                 return ExitCode::SUCCESS;
             }
             "wait" => loop {

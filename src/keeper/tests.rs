@@ -471,4 +471,6 @@ async fn a_store_that_does_not_let_us_look_at_a_backup_makes_it_neither_verified
     backups.find_out(&home.keeper).await;
     assert!(matches!(backups.protection(), Protection::Verified { name: n, .. } if n == name));
     assert!(home.row("backup").starts_with("ok: "), "{}", home.row("backup"));
+    let values = report::report(&home.keeper.facts()).values;
+    assert!(values["backup_age_seconds"].as_u64().is_some_and(|age| age < 60), "{values:?}");
 }

@@ -18,3 +18,4 @@ mod faults;
 mod kill;
 mod lifecycle;
 mod survive;
+mod web;
