@@ -101,8 +101,6 @@ scenario!(who_may_not_enter_is_told_so, |w| {
 
 scenario!(a_service_may_look_but_not_touch, |w| {
     let (said, ask) = (w.file("said"), format!("{} status", w.binary().display()));
-    let stop = "import socket"; // Not needed: the client of the binary cannot ask for a stop.
-    let _ = stop;
     w.shell("web", &format!("until {ask} > {said}.new; do sleep 0.05; done; mv {said}.new {said}; sleep 3600"),
         "pass = [\"SUPAFLY_*\"]");
     w.start();

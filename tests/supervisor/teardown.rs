@@ -154,7 +154,7 @@ scenario!(a_slow_dependent_delays_what_it_needs_and_nobody_else, |w| {
     let marks = w.file("marks");
     for (base, top) in [("db", "api"), ("cache", "web")] {
         w.service(base, &["slow", "0", &marks, base], "");
-        w.service(top, &["slow", "400", &marks, top], &format!("requires = [\"{base}\"]"));
+        w.service(top, &["slow", "600", &marks, top], &format!("requires = [\"{base}\"]"));
     }
     w.service("alone", &["slow", "0", &marks, "alone"], "");
     w.start();
@@ -164,8 +164,8 @@ scenario!(a_slow_dependent_delays_what_it_needs_and_nobody_else, |w| {
     }
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0, "{}", w.log());
-    // Two branches side by side: one after the other would take 800 ms.
-    assert!(took >= Duration::from_millis(400) && took < Duration::from_millis(790), "{took:?}");
+    // Two branches side by side: one after the other would take 1200 ms.
+    assert!(took >= Duration::from_millis(600) && took < Duration::from_millis(1_190), "{took:?}");
     let lines = w.lines("marks");
     let at = |text: &str| lines.iter().position(|l| l == text).unwrap();
     assert!(at("stopping db") > at("stopped api") && at("stopping cache") > at("stopped web"), "{lines:?}");
