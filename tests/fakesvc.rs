@@ -3,11 +3,17 @@
 //! `say TEXT` · `tail TEXT` (no newline) · `long N` (a line of N bytes) · `flood N` (lines) · `mark FILE TEXT` (append a
 //! line) · `sleep MS` · `ready` (sd_notify) · `ignore-term` · `child SCRIPT` (same group; words joined by commas) ·
 //! `orphan SCRIPT` (own session, parent gone) · `pid FILE` · `inspect FILE` · `once FILE CODE` (the first time: exit
-//! with CODE) · `until FILE` (is there) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) ·
-//! `fade MS` (until TERM, and so long after it) · `wait` · `exit N` · `abort`
+//! with CODE) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) · `wait` · `exit N` · `abort` ·
+//! `notify TEXT` (any message; `\n` is a newline) · `garbage` (no text to the notify socket) · `stamp FILE` (monotonic
+//! milliseconds) · `until FILE` (that it exists) · `on SIGNAL CODE` (only this one ends it, TERM does not) ·
+//! `slow MS FILE NAME` (at TERM mark `stopping NAME`, later `stopped NAME`) · `signals FILE` (mark each, end at none) ·
+//! `hold FILE` (keep it open) · `raise SIGNAL` · `hog MB` (of memory, kept) · `trace PID` (stop it as a debugger does)
+//! · `run PROGRAM` (and wait for it) · `fade MS` (until TERM, and so long after it)
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
+use nix::libc;
+use nix::sys::signal::Signal;
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -60,12 +66,6 @@ fn main() -> ExitCode {
                 mark(&file, &format!("stopped {name}"));
                 return ExitCode::SUCCESS;
             }
-            "until" => {
-                let file = word();
-                while !std::path::Path::new(&file).exists() {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-            }
             "fade" => {
                 let late = Duration::from_millis(word().parse().expect("a number"));
                 let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
@@ -73,6 +73,58 @@ fn main() -> ExitCode {
                 std::thread::sleep(late);
                 return ExitCode::SUCCESS;
             }
+            "notify" => drop(supafly::control::client::notify(&word().replace("\\n", "\n"))),
+            "garbage" => garbage(),
+            "stamp" => mark(&word(), &now().to_string()),
+            "until" => {
+                let file = word();
+                while !std::path::Path::new(&file).exists() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            "on" => {
+                let (wanted, code) = (signal(&word()), word());
+                let mut signals = signal_hook::iterator::Signals::new([15, wanted as i32]).expect("signals");
+                let _ = signals.forever().find(|s| *s == wanted as i32);
+                return ExitCode::from(code.parse::<u8>().expect("a status"));
+            }
+            "slow" => {
+                let (ms, file, name) = (word(), word(), word());
+                let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
+                let _ = signals.forever().next();
+                mark(&file, &format!("stopping {name}"));
+                std::thread::sleep(Duration::from_millis(ms.parse().expect("a number")));
+                mark(&file, &format!("stopped {name}"));
+                return ExitCode::SUCCESS;
+            }
+            "signals" => {
+                let file = word();
+                let mut signals =
+                    signal_hook::iterator::Signals::new([1, 2, 3, 10, 12, 15]).expect("signals");
+                mark(&file, "up");
+                for number in signals.forever() {
+                    let name = Signal::try_from(number).expect("a signal");
+                    mark(&file, &format!("{name} {}", now()));
+                }
+            }
+            "hold" => std::mem::forget(
+                std::fs::OpenOptions::new().append(true).create(true).open(word()).expect("the file to hold"),
+            ),
+            "raise" => {
+                let which = signal(&word());
+                // Twice: the runtime's own handler of SIGSEGV only takes itself away the first time.
+                for _ in 0..2 {
+                    let _ = nix::sys::signal::raise(which);
+                }
+            }
+            "hog" => {
+                let megabytes: usize = word().parse().expect("a number");
+                for _ in 0..megabytes {
+                    std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
+                }
+            }
+            "run" => drop(Command::new(word()).stdin(Stdio::null()).status()),
+            "trace" => trace(word().parse().expect("a pid")),
             "wait" => loop {
                 std::thread::sleep(Duration::from_secs(3_600));
             },
@@ -88,6 +140,37 @@ fn mark(file: &str, text: &str) {
     let mut file =
         std::fs::OpenOptions::new().append(true).create(true).open(file).expect("the file to mark");
     file.write_all(format!("{text}\n").as_bytes()).expect("a mark");
+}
+
+fn now() -> u128 {
+    let clock = nix::time::ClockId::CLOCK_MONOTONIC;
+    Duration::from(nix::time::clock_gettime(clock).expect("the clock")).as_millis()
+}
+
+fn signal(name: &str) -> Signal {
+    name.parse().expect("the name of a signal")
+}
+
+/// Bytes that are no text, where a notification is expected.
+fn garbage() {
+    let socket = std::env::vars().find(|(k, _)| k == "NOTIFY_SOCKET").expect("a socket").1;
+    let sender = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    let _ = sender.send_to(b"READY=1\xff\xfe\n\0READY", socket);
+}
+
+/// Holds a process in a ptrace stop until it dies.
+#[allow(unsafe_code, reason = "nix is built without ptrace")]
+fn trace(pid: i32) {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: numbers and null pointers only; `status` is a live local.
+    // JUSTIFICATION: a debugger's stop cannot be had otherwise.
+    unsafe {
+        assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, pid, none, none), 0, "it cannot be traced");
+        assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, pid, none, none), 0, "it cannot be stopped");
+        let mut status = 0;
+        // Every stop is kept, every signal with it; only the end is let through.
+        while libc::waitpid(pid, &raw mut status, libc::__WALL) == pid && !libc::WIFSIGNALED(status) {}
+    }
 }
 
 fn run(script: &str) -> std::io::Result<std::process::Child> {

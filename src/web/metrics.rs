@@ -45,7 +45,14 @@ pub(super) fn render(snapshot: &Snapshot, usages: &Usages) -> String {
 fn whole(text: &mut Text, status: &Status) {
     text.one("uptime_seconds", GAUGE, "Time since the supervisor began.", seconds(status.up_ms));
     text.begin("state", GAUGE, "The state of the whole: 1 for the present one.");
-    for state in [Overall::Starting, Overall::Ready, Overall::Degraded, Overall::Stopping, Overall::Stopped] {
+    for state in [
+        Overall::Starting,
+        Overall::Ready,
+        Overall::Degraded,
+        Overall::Frozen,
+        Overall::Stopping,
+        Overall::Stopped,
+    ] {
         text.sample("state", &[("state", word(state))], u8::from(state == status.state));
     }
 }

@@ -160,17 +160,6 @@ pub(super) fn answer(route: Route, snapshot: &Snapshot, usages: &Usages) -> Resp
     }
 }
 
-/// One word on the whole.
-pub(super) const fn word(state: Overall) -> &'static str {
-    match state {
-        Overall::Starting => "starting",
-        Overall::Ready => "ready",
-        Overall::Degraded => "degraded",
-        Overall::Stopping => "stopping",
-        Overall::Stopped => "stopped",
-    }
-}
-
 /// The word and the reason; silence of PID 1 is a state of its own.
 fn overall(snapshot: &Snapshot) -> (&'static str, String) {
     match (snapshot.fresh(), &snapshot.last) {
@@ -230,6 +219,7 @@ mod tests {
             (Overall::Starting, 200, 503),
             (Overall::Ready, 200, 200),
             (Overall::Degraded, 200, 503),
+            (Overall::Frozen, 200, 503),
             (Overall::Stopping, 200, 503),
             (Overall::Stopped, 503, 503),
         ] {

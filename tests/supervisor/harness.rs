@@ -1,11 +1,73 @@
-//! A directory of its own, the real binary, and waiting for conditions with a deadline. What a test starts dies with it.
+//! A directory of its own, the real binary, and waiting for conditions with a deadline. A scenario is written once and
+//! runs twice: as an ordinary child and as PID 1 of a namespace of its own. What a test starts dies with it.
 
+use crate::procs;
+use nix::sys::signal::Signal;
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "for those who look at processes of the test's own namespace")]
+pub(crate) use crate::procs::alive;
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A scenario: two tests, `name::as_a_child` and `name::as_pid_1`.
+macro_rules! scenario {
+    ($name:ident, |$w:ident| $body:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "not every scenario needs everything of its file")]
+            use super::*;
+            fn scenario($w: &mut crate::harness::World) {
+                $body
+            }
+            #[test]
+            fn as_a_child() {
+                scenario(&mut crate::harness::World::new());
+            }
+            #[test]
+            fn as_pid_1() {
+                if let Some(mut w) = crate::harness::World::pid_1() {
+                    scenario(&mut w);
+                }
+            }
+        }
+    };
+}
+
+#[allow(unused_macros, reason = "there may be no known defect")]
+/// A scenario that fails because of a known defect of the program; the reason says which.
+macro_rules! defect {
+    ($name:ident, $why:literal, |$w:ident| $body:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "not every scenario needs everything of its file")]
+            use super::*;
+            fn scenario($w: &mut crate::harness::World) {
+                $body
+            }
+            #[test]
+            #[ignore = $why]
+            fn as_a_child() {
+                scenario(&mut crate::harness::World::new());
+            }
+            #[test]
+            #[ignore = $why]
+            fn as_pid_1() {
+                if let Some(mut w) = crate::harness::World::pid_1() {
+                    scenario(&mut w);
+                }
+            }
+        }
+    };
+}
+
+#[allow(unused_imports, reason = "there may be no known defect")]
+pub(crate) use {defect, scenario};
 
 /// The stand-in service, built beside the binary.
 pub(crate) fn fakesvc() -> String {
@@ -14,8 +76,15 @@ pub(crate) fn fakesvc() -> String {
 }
 
 /// Waits until `what` gives something; a test that waits longer fails and says for what.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+#[track_caller]
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// The same with a deadline of its own.
+#[track_caller]
+pub(crate) fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
@@ -25,34 +94,140 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub(crate) fn alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
-}
-
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Says why a test has nothing to do.
+pub(crate) fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+/// A user id that nobody else has, for limits that count by user.
+pub(crate) fn own_uid() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let base = 700_000_000 + (std::process::id() % 100_000) * 1_000;
+    (base + NEXT.fetch_add(1, Ordering::Relaxed)).to_string()
+}
+
+/// Where the supervisor runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Child,
+    Pid1,
 }
 
 /// A supervisor's world.
 pub(crate) struct World {
     dir: tempfile::TempDir,
     child: Option<Child>,
-    budget: &'static str,
+    budget: String,
+    place: Place,
+    outside: Vec<String>,
+    inside: Vec<String>,
+    env: Vec<(OsString, OsString)>,
+    binary: PathBuf,
+    fake: String,
+    /// The supervisor's pid as we see it, and its namespace when that is not ours.
+    found: RefCell<Option<(i32, Option<String>)>>,
 }
 
 impl World {
+    /// For a supervisor that is an ordinary child.
     pub(crate) fn new() -> World {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         std::fs::create_dir(dir.path().join("services")).unwrap();
-        World { dir, child: None, budget: "9s" }
+        World {
+            dir,
+            child: None,
+            budget: "9s".to_owned(),
+            place: Place::Child,
+            outside: Vec::new(),
+            inside: Vec::new(),
+            env: Vec::new(),
+            binary: env!("CARGO_BIN_EXE_supafly").into(),
+            fake: fakesvc(),
+            found: RefCell::new(None),
+        }
     }
 
-    pub(crate) fn budget(mut self, budget: &'static str) -> World {
-        self.budget = budget;
+    /// For one that is PID 1 of a namespace of its own, where we may make one.
+    pub(crate) fn pid_1() -> Option<World> {
+        if !is_root() {
+            skip("not root: no pid namespace can be made");
+            return None;
+        }
+        let mut w = World::new();
+        w.place = Place::Pid1;
+        Some(w)
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(crate) fn budget(mut self, budget: &str) -> World {
+        self.set_budget(budget);
         self
+    }
+
+    pub(crate) fn set_budget(&mut self, budget: &str) {
+        budget.clone_into(&mut self.budget);
+    }
+
+    /// Words before the supervisor, inside its pid namespace (`setpriv …`).
+    pub(crate) fn inside(&mut self, words: &[&str]) -> &mut World {
+        self.inside.extend(words.iter().map(|w| (*w).to_owned()));
+        self
+    }
+
+    /// Words before everything, outside its pid namespace.
+    pub(crate) fn outside(&mut self, words: &[&str]) -> &mut World {
+        self.outside.extend(words.iter().map(|w| (*w).to_owned()));
+        self
+    }
+
+    /// A variable of the supervisor's own environment.
+    pub(crate) fn env(&mut self, name: &str, value: impl Into<OsString>) -> &mut World {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Puts both programs beside the test's files: the build may lie below a home that other users cannot enter.
+    pub(crate) fn reachable(&mut self) -> &mut World {
+        let place = |from: &Path, name: &str| {
+            let to = self.path(name);
+            if std::fs::hard_link(from, &to).is_err() {
+                std::fs::copy(from, &to).unwrap();
+            }
+            to
+        };
+        let (binary, fake) = (place(&self.binary, "supafly"), place(Path::new(&self.fake), "fakesvc"));
+        self.binary = binary;
+        self.fake = fake.display().to_string();
+        self
+    }
+
+    /// The supervisor runs as a user of its own without any privilege. `false`: we may not arrange that.
+    pub(crate) fn unprivileged(&mut self) -> bool {
+        if !is_root() {
+            // Nobody here has any.
+            return true;
+        }
+        self.reachable();
+        let uid = own_uid();
+        let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
+        self.inside(&["setpriv", &user, &group, "--clear-groups", "--inh-caps=-all", "--"]);
+        true
+    }
+
+    pub(crate) fn fake(&self) -> &str {
+        &self.fake
+    }
+
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -67,7 +242,16 @@ impl World {
     /// Writes a service file: a fakesvc with this script, and further keys.
     pub(crate) fn service(&self, name: &str, script: &[&str], keys: &str) -> &World {
         let words: Vec<String> =
-            std::iter::once(fakesvc()).chain(script.iter().map(|w| (*w).to_owned())).collect();
+            std::iter::once(self.fake.clone()).chain(script.iter().map(|w| (*w).to_owned())).collect();
+        self.exec(name, &words, keys)
+    }
+
+    /// The same with a script of the shell.
+    pub(crate) fn shell(&self, name: &str, script: &str, keys: &str) -> &World {
+        self.exec(name, &["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()], keys)
+    }
+
+    pub(crate) fn exec(&self, name: &str, words: &[String], keys: &str) -> &World {
         let kind = if keys.contains("kind =") { "" } else { "kind = \"daemon\"\n" };
         self.raw(name, &format!("{kind}exec = {words:?}\n{keys}\n"))
     }
@@ -77,8 +261,9 @@ impl World {
         self
     }
 
+    /// A command of the binary that is no supervisor.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_supafly"));
+        let mut command = Command::new(&self.binary);
         self.settings(&mut command);
         command.args(arguments);
         command
@@ -90,13 +275,36 @@ impl World {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("SUPAFLY_SERVICES", self.path("services"))
             .env("SUPAFLY_RUN", self.path("run"))
-            .env("SUPAFLY_STOP_BUDGET", self.budget)
+            .env("SUPAFLY_STOP_BUDGET", &self.budget)
             .env("SUPAFLY_LOG_FORMAT", "json")
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null());
     }
 
+    /// The supervisor with everything around it. It dies with the thread of its test.
+    pub(crate) fn runner(&self) -> Command {
+        let binary = self.binary.display().to_string();
+        self.wrapped(&[&binary, "run"])
+    }
+
+    /// Any program in the supervisor's place.
+    pub(crate) fn wrapped(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        self.settings(&mut command);
+        let dies = match self.place {
+            Place::Child => "TERM",
+            Place::Pid1 => "KILL",
+        };
+        command.args(["--pdeathsig", dies, "--"]).args(&self.outside);
+        if self.place == Place::Pid1 {
+            command.args(["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
+        }
+        command.args(&self.inside).args(words);
+        command
+    }
+
     pub(crate) fn start(&mut self) -> &mut World {
-        let command = self.command(&["run"]);
+        let command = self.runner();
         self.start_as(command)
     }
 
@@ -104,33 +312,110 @@ impl World {
         let open =
             |name| std::fs::OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap();
         command.stdout(open("out")).stderr(open("err"));
-        self.child = Some(command.spawn().unwrap());
-        self
+        let child = command.spawn().unwrap();
+        self.adopt(child)
     }
 
     pub(crate) fn adopt(&mut self, child: Child) -> &mut World {
         self.child = Some(child);
+        self.found.replace(None);
         self
     }
 
-    pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
+    fn find(&self) -> (i32, Option<String>) {
+        if let Some(found) = self.found.borrow().clone() {
+            return found;
+        }
+        let root = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        let pid = until("the supervisor", || procs::supervisor(root));
+        let ours = procs::namespace(i32::try_from(std::process::id()).unwrap());
+        let found = (pid, procs::namespace(pid).filter(|ns| Some(ns) != ours.as_ref()));
+        self.found.replace(Some(found.clone()));
+        found
     }
 
-    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+    /// The supervisor's pid as the test sees it.
+    pub(crate) fn pid(&self) -> i32 {
+        self.find().0
+    }
+
+    /// The supervisor's pid as it sees itself.
+    pub(crate) fn own_pid(&self) -> i32 {
+        procs::inner(self.pid()).unwrap()
+    }
+
+    /// The test's number of a process that a service or the supervisor named.
+    pub(crate) fn outer(&self, pid: i32) -> Option<i32> {
+        match self.find().1 {
+            None => procs::stat(pid).map(|_| pid),
+            Some(ns) => procs::all().into_iter().find(|p| {
+                procs::inner(*p) == Some(pid) && procs::namespace(*p).as_deref() == Some(ns.as_str())
+            }),
+        }
+    }
+
+    /// Whether a process that a service or the supervisor named is there and no zombie.
+    pub(crate) fn alive(&self, pid: i32) -> bool {
+        self.outer(pid).is_some_and(procs::alive)
+    }
+
+    /// Signals a process that a service or the supervisor named.
+    #[track_caller]
+    pub(crate) fn signal_to(&self, pid: i32, signal: Signal) {
+        procs::kill(self.outer(pid).expect("the process to signal"), signal);
+    }
+
+    /// The children of the supervisor, by the test's numbers, zombies included.
+    pub(crate) fn children(&self) -> Vec<i32> {
+        procs::children(self.pid())
+    }
+
+    pub(crate) fn zombies(&self) -> usize {
+        self.children().into_iter().filter(|p| procs::stat(*p).is_some_and(|s| s.state == 'Z')).count()
+    }
+
+    /// Living processes that this world's supervisor gave their environment.
+    pub(crate) fn left(&self) -> Vec<i32> {
+        procs::marked(&format!("NOTIFY_SOCKET={}", self.file("run/")), false)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     pub(crate) fn term(&self) {
-        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
     }
 
-    /// Waits for the end of the supervisor.
+    /// Waits for the end of the supervisor; nothing of it may be left.
+    #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let status = until("the supervisor's end", || child.try_wait().unwrap());
+        let status = self.ended_somehow();
         assert_eq!(status.signal(), None, "{}", self.log());
+        assert_eq!(self.left(), Vec::<i32>::new(), "left behind; {}", self.log());
         status
+    }
+
+    /// Waits for its end, whatever it is.
+    #[track_caller]
+    pub(crate) fn ended_somehow(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > end {
+                self.child = Some(child);
+                panic!("waited in vain for: the supervisor's end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
     }
 
     /// It was killed by the test itself.
@@ -139,20 +424,30 @@ impl World {
     }
 
     /// TERM, and the exit code.
+    #[track_caller]
     pub(crate) fn stop(&mut self) -> i32 {
         self.term();
         self.ended().code().unwrap()
+    }
+
+    /// TERM, the exit code, and how long it took.
+    #[track_caller]
+    pub(crate) fn timed_stop(&mut self) -> (i32, Duration) {
+        let begun = Instant::now();
+        let code = self.stop();
+        (code, begun.elapsed())
     }
 
     /// The exit code of a command that ends by itself, and what it said.
     pub(crate) fn says(&self, arguments: &[&str]) -> (i32, String) {
         let out = self.command(arguments).output().unwrap();
         let text = [out.stdout, out.stderr].concat();
-        (out.status.code().unwrap(), String::from_utf8(text).unwrap())
+        (out.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+        let bytes = std::fs::read(self.path(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     pub(crate) fn lines(&self, name: &str) -> Vec<String> {
@@ -168,18 +463,40 @@ impl World {
         self.read("out").lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
     }
 
+    /// The supervisor's own lines on a service with this message.
+    pub(crate) fn told(&self, service: &str, message: &str) -> Vec<serde_json::Value> {
+        let wanted = |o: &serde_json::Value| o["fields"]["service"] == service && o["message"] == message;
+        self.objects().into_iter().filter(wanted).collect()
+    }
+
+    #[track_caller]
     pub(crate) fn until_marked(&self, name: &str, text: &str) {
         until(&format!("`{text}` in {name}"), || self.read(name).contains(text).then_some(()));
     }
 
     /// A pid that a service wrote.
+    #[track_caller]
     pub(crate) fn pid_in(&self, name: &str) -> i32 {
         until(&format!("a pid in {name}"), || self.read(name).lines().last()?.parse().ok())
     }
 
+    /// Every pid that services wrote.
+    pub(crate) fn pids_in(&self, name: &str) -> Vec<i32> {
+        self.lines(name).iter().filter_map(|l| l.parse().ok()).collect()
+    }
+
+    pub(crate) fn request(
+        &self,
+        verb: &str,
+        service: Option<&str>,
+    ) -> Result<serde_json::Value, supafly::control::client::ClientError> {
+        let arguments: Vec<(&str, serde_json::Value)> =
+            service.into_iter().map(|s| ("service", s.into())).collect();
+        supafly::control::client::request(&self.path("run"), verb, &arguments)
+    }
+
     pub(crate) fn status(&self) -> Option<serde_json::Value> {
-        let (code, text) = self.says(&["status", "--json"]);
-        (code == 0).then(|| serde_json::from_str(&text).unwrap())
+        self.request("status", None).ok().map(|mut answer| answer["status"].take())
     }
 
     pub(crate) fn state_of(&self, service: &str) -> Option<serde_json::Value> {
@@ -187,32 +504,56 @@ impl World {
         status["services"].as_array()?.iter().find(|s| s["name"] == service).cloned()
     }
 
+    #[track_caller]
     pub(crate) fn until_state(&self, service: &str, state: &str) -> serde_json::Value {
         until(&format!("{service} to be {state}"), || {
             let seen = self.state_of(service)?;
             (seen["state"] == state).then_some(seen)
         })
     }
+
+    /// Waits until every service is in this state.
+    #[track_caller]
+    pub(crate) fn until_all(&self, state: &str) {
+        until(&format!("every service to be {state}"), || {
+            let status = self.status()?;
+            status["services"].as_array()?.iter().all(|s| s["state"] == state).then_some(())
+        });
+    }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(16 << 10);
+            eprintln!("{}", String::from_utf8_lossy(log.as_bytes().get(from..).unwrap_or_default()));
+        }
         if let Some(mut child) = self.child.take() {
-            if std::thread::panicking() {
-                eprintln!("{}", self.log());
+            let root = i32::try_from(child.id()).unwrap_or(i32::MAX);
+            // Gently first: so it ends what it started. Then by force.
+            if let Some(pid) = procs::supervisor(root) {
+                procs::kill(pid, Signal::SIGTERM);
             }
-            // Gently first: so it ends what it started. Then by force, it and what carries its marker.
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-            for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGKILL] {
-                let _ = nix::sys::signal::kill(pid, signal);
-                let end = Instant::now() + Duration::from_secs(15);
-                while Instant::now() < end {
-                    if let Ok(Some(_)) = child.try_wait() {
-                        return;
-                    }
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+            let end = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < end && !matches!(child.try_wait(), Ok(Some(_))) {
+                std::thread::sleep(Duration::from_millis(10));
             }
+            if let Some(pid) = procs::supervisor(root) {
+                procs::kill(pid, Signal::SIGKILL);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // And whatever still carries this directory's name.
+        let name = self.dir.path().display().to_string();
+        for _ in 0..200 {
+            let left = procs::marked(&name, true);
+            if left.is_empty() {
+                break;
+            }
+            left.into_iter().for_each(|pid| procs::kill(pid, Signal::SIGKILL));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Starting, readiness, restarting, giving up.
 
-use crate::harness::{World, alive, until};
+use crate::harness::{scenario, until};
 
-#[test]
-fn services_start_in_the_order_of_their_edges_and_stop_in_reverse() {
-    let mut w = World::new();
+scenario!(services_start_in_the_order_of_their_edges_and_stop_in_reverse, |w| {
     let marks = w.file("marks");
     w.service(
         "db",
@@ -33,11 +31,9 @@ fn services_start_in_the_order_of_their_edges_and_stop_in_reverse() {
     let (code, reason) = w.says(&["health", "--live"]);
     assert_eq!(code, 1);
     assert!(reason.contains("no supervisor answers"), "{reason}");
-}
+});
 
-#[test]
-fn a_oneshot_is_done_when_it_has_exited_with_0_and_its_dependent_starts_then() {
-    let mut w = World::new();
+scenario!(a_oneshot_is_done_when_it_has_exited_with_0_and_its_dependent_starts_then, |w| {
     let marks = w.file("marks");
     w.service("init", &["sleep", "50", "mark", &marks, "init"], "kind = \"oneshot\"");
     w.service("web", &["mark", &marks, "web", "wait"], "requires = [\"init\"]");
@@ -45,11 +41,9 @@ fn a_oneshot_is_done_when_it_has_exited_with_0_and_its_dependent_starts_then() {
     assert_eq!(w.lines("marks"), ["init", "web"]);
     w.until_state("init", "done");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_crashed_service_starts_again_and_its_group_is_cleared_first() {
-    let mut w = World::new();
+scenario!(a_crashed_service_starts_again_and_its_group_is_cleared_first, |w| {
     let (child, marks, once) = (w.file("child"), w.file("marks"), w.file("once"));
     let script = format!("ignore-term,pid,{child},wait");
     w.service(
@@ -60,18 +54,16 @@ fn a_crashed_service_starts_again_and_its_group_is_cleared_first() {
     w.start();
     until("a second start", || (w.lines("marks").len() == 2).then_some(()));
     let first: i32 = w.lines("child")[0].parse().unwrap();
-    assert!(!alive(first), "the former run's child lives on");
+    assert!(!w.alive(first), "the former run's child lives on");
     let seen = until("a restart in the status", || w.state_of("db").filter(|s| s["restarts"] == 1));
     assert_eq!(seen["last"], "exit 3");
     assert_eq!(w.stop(), 0);
     for pid in w.lines("child") {
-        assert!(!alive(pid.parse().unwrap()));
+        assert!(!w.alive(pid.parse().unwrap()));
     }
-}
+});
 
-#[test]
-fn a_service_that_is_never_ready_fails_with_its_last_words_and_takes_all_down_when_it_must_not_fail() {
-    let mut w = World::new();
+scenario!(a_service_that_is_never_ready_fails_with_its_last_words_and_takes_all_down_when_it_must_not_fail, |w| {
     let marks = w.file("marks");
     w.service("web", &["mark", &marks, "up", "serve", &marks, "web"], "");
     w.service("db", &["say", "cannot find my keys", "wait"],
@@ -80,18 +72,14 @@ fn a_service_that_is_never_ready_fails_with_its_last_words_and_takes_all_down_wh
     assert!(w.log().contains("not ready within its start deadline"), "{}", w.log());
     assert!(w.objects().iter().any(|o| o["fields"]["last_output"] == "cannot find my keys"), "{}", w.log());
     assert!(w.lines("marks").contains(&"stopped web".to_owned()));
-}
+});
 
-#[test]
-fn an_exit_code_that_is_passed_on_becomes_ours() {
-    let mut w = World::new();
+scenario!(an_exit_code_that_is_passed_on_becomes_ours, |w| {
     w.service("claim", &["exit", "77"], "kind = \"oneshot\"\npass_exit = [77]\ngives_up = \"stop-all\"");
     assert_eq!(w.start().ended().code(), Some(77), "{}", w.log());
-}
+});
 
-#[test]
-fn a_held_service_keeps_its_dependents_down_until_it_is_tried_again() {
-    let mut w = World::new();
+scenario!(a_held_service_keeps_its_dependents_down_until_it_is_tried_again, |w| {
     let (once, marks) = (w.file("once"), w.file("marks"));
     w.service("claim", &["once", &once, "9"], "kind = \"oneshot\"\ngives_up = \"hold\"");
     w.service("db", &["mark", &marks, "up", "wait"], "requires = [\"claim\"]");
@@ -101,14 +89,12 @@ fn a_held_service_keeps_its_dependents_down_until_it_is_tried_again() {
     let (code, reason) = w.says(&["health", "--ready"]);
     assert!(code == 1 && reason.contains("claim"), "{reason}");
     assert_eq!(w.says(&["health", "--live"]).0, 0);
-    supafly::control::client::request(&w.path("run"), "retry", &[("service", "claim".into())]).unwrap();
+    w.request("retry", Some("claim")).unwrap();
     w.until_marked("marks", "up");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_missing_program_is_absent_unless_it_is_required() {
-    let mut w = World::new();
+scenario!(a_missing_program_is_absent_unless_it_is_required, |w| {
     let marks = w.file("marks");
     w.raw("pooler", "kind = \"daemon\"\nexec = [\"/no/such/pooler\"]\n");
     w.service("web", &["mark", &marks, "up", "wait"], "after = [\"pooler\"]");
@@ -118,11 +104,9 @@ fn a_missing_program_is_absent_unless_it_is_required() {
     w.raw("pooler", "kind = \"daemon\"\nexec = [\"/no/such/pooler\"]\nrequired = true\ngives_up = \"stop-all\"\nrestart = { when = \"never\" }\n");
     assert_eq!(w.start().ended().code(), Some(70), "{}", w.log());
     assert!(w.log().contains("there is no program `/no/such/pooler`"), "{}", w.log());
-}
+});
 
-#[test]
-fn endings_are_shown_as_what_they_were() {
-    let mut w = World::new();
+scenario!(endings_are_shown_as_what_they_were, |w| {
     let never = "restart = { when = \"never\" }";
     w.service("code", &["exit", "3"], never);
     w.service("abort", &["abort"], never);
@@ -131,11 +115,9 @@ fn endings_are_shown_as_what_they_were() {
     let last = w.until_state("abort", "failed")["last"].as_str().unwrap().to_owned();
     assert!(last.starts_with("SIGABRT"), "{last}");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn two_hundred_services_that_end_at_once_are_all_noticed() {
-    let mut w = World::new();
+scenario!(two_hundred_services_that_end_at_once_are_all_noticed, |w| {
     for i in 0..200 {
         w.raw(&format!("s{i}"), "kind = \"oneshot\"\nexec = [\"/bin/true\"]\n");
     }
@@ -145,12 +127,10 @@ fn two_hundred_services_that_end_at_once_are_all_noticed() {
         status["services"].as_array()?.iter().all(|s| s["state"] == "done").then_some(())
     });
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_probe_command_that_hangs_is_ended_and_asked_again() {
-    let mut w = World::new();
-    let (once, tries, fake) = (w.file("once"), w.file("tries"), crate::harness::fakesvc());
+scenario!(a_probe_command_that_hangs_is_ended_and_asked_again, |w| {
+    let (once, tries, fake) = (w.file("once"), w.file("tries"), w.fake().to_owned());
     let probe = format!(
         "sh -c 'echo t >> {tries}; test -e {once} || {{ touch {once}; exec {fake} child wait wait; }}'"
     );
@@ -165,11 +145,9 @@ fn a_probe_command_that_hangs_is_ended_and_asked_again() {
     w.until_state("db", "ready");
     assert!(w.lines("tries").len() >= 2);
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_tcp_probe_sees_the_port_open() {
-    let mut w = World::new();
+scenario!(a_tcp_probe_sees_the_port_open, |w| {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -183,11 +161,9 @@ fn a_tcp_probe_sees_the_port_open() {
     let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     w.until_state("db", "ready");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_service_that_stops_saying_that_it_lives_is_started_again() {
-    let mut w = World::new();
+scenario!(a_service_that_stops_saying_that_it_lives_is_started_again, |w| {
     let marks = w.file("marks");
     w.service(
         "keeper",
@@ -198,4 +174,4 @@ fn a_service_that_stops_saying_that_it_lives_is_started_again() {
     until("a second start", || (w.lines("marks").len() >= 2).then_some(()));
     assert!(w.log().contains("hung"), "{}", w.log());
     assert_eq!(w.stop(), 0);
-}
+});

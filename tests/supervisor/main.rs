@@ -1,12 +1,27 @@
 //! The real binary with a stand-in service: starting, stopping, crashing, logging, sockets, as a child and as PID 1.
+//! `docs/scenarios.md` says which test proves what.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a failure must be seen")]
 
-mod descent;
 mod harness;
+mod procs;
+
+mod ancestors;
+mod catalogue;
+mod control;
+mod descent;
+mod environment;
 mod life;
+mod limits;
+mod oracle;
 mod output;
-mod pid1;
+mod probing;
 mod refusals;
+mod restart;
+mod soak;
 mod sockets;
+mod spawning;
 mod stop;
+mod strangers;
+mod surroundings;
+mod teardown;

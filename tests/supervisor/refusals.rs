@@ -1,6 +1,6 @@
 //! What is refused before anything starts, and how it is said.
 
-use crate::harness::World;
+use crate::harness::{World, scenario};
 
 #[test]
 fn a_cycle_starts_nothing_and_is_named() {
@@ -61,17 +61,15 @@ fn check_prints_the_order_and_the_split_of_the_stop_budget() {
     assert_eq!((&budget["value"], &budget["source"]), (&"9s".into(), &"SUPAFLY_STOP_BUDGET".into()));
 }
 
-#[test]
-fn a_second_supervisor_in_the_same_place_is_refused_and_told_who_is_there() {
-    let mut w = World::new();
+scenario!(a_second_supervisor_in_the_same_place_is_refused_and_told_who_is_there, |w| {
     w.service("db", &["wait"], "");
     w.start();
     w.until_state("db", "ready");
     let (code, text) = w.says(&["run"]);
     assert_eq!(code, 77, "{text}");
-    assert!(text.contains(&format!("pid {}", w.pid())), "{text}");
+    assert!(text.contains(&format!("pid {}", w.own_pid())), "{text}");
     assert_eq!(w.stop(), 0);
-}
+});
 
 #[test]
 fn a_volume_that_another_holds_is_refused_after_the_budget_and_its_holder_named() {

@@ -1,15 +1,13 @@
 //! The notify and control sockets: who is believed, and that nobody can hurt.
 
-use crate::harness::{World, until};
+use crate::harness::{scenario, until};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
-#[test]
-fn a_stranger_cannot_declare_a_service_ready() {
-    let mut w = World::new();
+scenario!(a_stranger_cannot_declare_a_service_ready, |w| {
     let go = w.file("go");
     let script =
-        format!("until [ -e {go} ]; do sleep 0.05; done; exec {} ready wait", crate::harness::fakesvc());
+        format!("until [ -e {go} ]; do sleep 0.05; done; exec {} ready wait", w.fake());
     w.raw(
         "db",
         &format!(
@@ -25,11 +23,9 @@ fn a_stranger_cannot_declare_a_service_ready() {
     std::fs::write(go, "").unwrap();
     w.until_state("db", "ready");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_thousand_idle_clients_and_half_a_request_hurt_nobody() {
-    let mut w = World::new();
+scenario!(a_thousand_idle_clients_and_half_a_request_hurt_nobody, |w| {
     w.service("db", &["wait"], "");
     w.start();
     w.until_state("db", "ready");
@@ -45,11 +41,9 @@ fn a_thousand_idle_clients_and_half_a_request_hurt_nobody() {
     assert!(idle.len() > 300, "{}", idle.len());
     w.until_state("db", "ready");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn a_wrong_request_is_told_what_is_wrong() {
-    let mut w = World::new();
+scenario!(a_wrong_request_is_told_what_is_wrong, |w| {
     w.service("db", &["wait"], "");
     w.start();
     w.until_state("db", "ready");
@@ -64,11 +58,9 @@ fn a_wrong_request_is_told_what_is_wrong() {
     });
     assert!(answers.contains("not a JSON object") && answers.contains("unknown verb `dance`"), "{answers}");
     assert_eq!(w.stop(), 0);
-}
+});
 
-#[test]
-fn only_a_service_can_report_and_anybody_who_may_can_stop() {
-    let mut w = World::new();
+scenario!(only_a_service_can_report_and_anybody_who_may_can_stop, |w| {
     w.service("db", &["wait"], "");
     w.start();
     w.until_state("db", "ready");
@@ -77,4 +69,4 @@ fn only_a_service_can_report_and_anybody_who_may_can_stop() {
     assert!(error.to_string().contains("only a service"), "{error}");
     supafly::control::client::request(&run, "stop", &[]).unwrap();
     assert_eq!(w.ended().code(), Some(0));
-}
+});

@@ -1,12 +1,11 @@
 //! The ladder, the budget, hurry.
 
-use crate::harness::World;
+use crate::harness::{World, scenario, until};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
-#[test]
-fn a_service_that_ignores_term_is_killed_within_the_budget_and_it_is_said() {
-    let mut w = World::new().budget("1s");
+scenario!(a_service_that_ignores_term_is_killed_within_the_budget_and_it_is_said, |w| {
+    w.set_budget("1s");
     let marks = w.file("marks");
     w.service("db", &["ignore-term", "mark", &marks, "up", "wait"], "");
     w.start().until_marked("marks", "up");
@@ -14,11 +13,10 @@ fn a_service_that_ignores_term_is_killed_within_the_budget_and_it_is_said() {
     assert_eq!(w.stop(), 75, "{}", w.log());
     assert!(begun.elapsed() >= Duration::from_millis(900));
     assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
-}
+});
 
-#[test]
-fn a_second_signal_makes_it_faster() {
-    let mut w = World::new().budget("60s");
+scenario!(a_second_signal_makes_it_faster, |w| {
+    w.set_budget("60s");
     let marks = w.file("marks");
     w.service("db", &["ignore-term", "mark", &marks, "up", "wait"], "");
     w.start().until_marked("marks", "up");
@@ -28,11 +26,9 @@ fn a_second_signal_makes_it_faster() {
     w.signal(Signal::SIGINT);
     assert_eq!(w.ended().code(), Some(75), "{}", w.log());
     assert!(begun.elapsed() < Duration::from_secs(20));
-}
+});
 
-#[test]
-fn hangup_and_the_signals_of_a_freeze_end_nothing() {
-    let mut w = World::new();
+scenario!(hangup_and_the_signals_of_a_freeze_end_nothing, |w| {
     let marks = w.file("marks");
     w.service("db", &["mark", &marks, "up", "serve", &marks, "db"], "");
     w.start().until_marked("marks", "up");
@@ -43,21 +39,19 @@ fn hangup_and_the_signals_of_a_freeze_end_nothing() {
     w.signal(Signal::SIGQUIT);
     assert_eq!(w.ended().code(), Some(0));
     assert_eq!(w.lines("marks"), ["up", "stopped db"]);
-}
+});
 
-#[test]
-fn a_stopped_process_is_woken_to_see_its_signal() {
-    let mut w = World::new();
+scenario!(a_stopped_process_is_woken_to_see_its_signal, |w| {
     let (marks, pid) = (w.file("marks"), w.file("pid"));
     w.service("db", &["pid", &pid, "serve", &marks, "db"], "");
     w.start();
     let pid = w.pid_in("pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    w.signal_to(pid, Signal::SIGSTOP);
     let begun = Instant::now();
     assert_eq!(w.stop(), 0, "{}", w.log());
     assert!(begun.elapsed() < Duration::from_secs(4));
     assert_eq!(w.lines("marks"), ["stopped db"]);
-}
+});
 
 #[test]
 fn a_signal_right_after_our_start_is_not_lost() {
@@ -65,18 +59,16 @@ fn a_signal_right_after_our_start_is_not_lost() {
         let mut w = World::new();
         w.service("db", &["wait"], "");
         w.start();
-        crate::harness::until("the first sign of life", || (!w.read("out").is_empty()).then_some(()));
+        until("the first sign of life", || (!w.read("out").is_empty()).then_some(()));
         assert_eq!(w.stop(), 0, "{}", w.log());
     }
 }
 
-#[test]
-fn a_reader_of_our_output_that_does_not_read_delays_no_stop() {
-    let mut w = World::new();
+scenario!(a_reader_of_our_output_that_does_not_read_delays_no_stop, |w| {
     let marks = w.file("marks");
     w.service("loud", &["flood", "100000", "mark", &marks, "up", "serve", &marks, "loud"], "");
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut command = w.command(&["run"]);
+    let mut command = w.runner();
     command.stdout(writer).stderr(std::process::Stdio::null());
     let child = command.spawn().unwrap();
     drop(command);
@@ -88,11 +80,9 @@ fn a_reader_of_our_output_that_does_not_read_delays_no_stop() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(w.lines("marks"), ["up", "stopped loud"]);
     drop(reader);
-}
+});
 
-#[test]
-fn a_grandchild_that_holds_the_pipe_delays_neither_restart_nor_stop() {
-    let mut w = World::new();
+scenario!(a_grandchild_that_holds_the_pipe_delays_neither_restart_nor_stop, |w| {
     let (held, marks, once) = (w.file("held"), w.file("marks"), w.file("once"));
     let script = format!("ignore-term,pid,{held},wait");
     w.service(
@@ -105,6 +95,6 @@ fn a_grandchild_that_holds_the_pipe_delays_neither_restart_nor_stop() {
     assert_eq!(w.stop(), 0, "{}", w.log());
     assert!(begun.elapsed() < Duration::from_secs(4));
     for pid in w.lines("held") {
-        assert!(!crate::harness::alive(pid.parse().unwrap()));
+        assert!(!w.alive(pid.parse().unwrap()));
     }
-}
+});
