@@ -169,7 +169,8 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::testkit::{self, samples};
+    use crate::web::strict::samples;
+    use crate::web::testkit;
     use crate::web::usage::Usage;
     use proptest::prelude::*;
     use std::sync::Arc;

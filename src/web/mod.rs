@@ -12,6 +12,8 @@ mod metrics;
 mod page;
 mod routes;
 #[cfg(test)]
+mod strict;
+#[cfg(test)]
 mod testkit;
 mod usage;
 

@@ -2,6 +2,7 @@
 
 use crate::client::{get, get_with_token, raw, try_get};
 use crate::harness::{World, until};
+use crate::strict::samples;
 use crate::{address, start, started};
 use std::net::TcpListener;
 
@@ -151,10 +152,8 @@ fn metrics_are_there_for_every_service_and_the_page_needs_nothing_else() {
         assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
         answer.body.contains("supafly_service_processes{service=\"one\"} 2\n").then_some(answer.body)
     });
-    let value = |sample: &str| -> f64 {
-        let line = text.lines().find_map(|l| l.strip_prefix(sample)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {sample}:\n{text}")).parse().unwrap()
-    };
+    let samples = samples(&text);
+    let value = |sample: &str| *samples.get(sample).unwrap_or_else(|| panic!("no {sample}:\n{text}"));
     assert_eq!((value("supafly_up"), value("supafly_ready")), (1.0, 1.0));
     assert_eq!(value("supafly_service_state{service=\"one\",state=\"ready\"}"), 1.0);
     assert_eq!(value("supafly_service_restarts_total{service=\"web\"}"), 0.0);

@@ -16,6 +16,8 @@ mod answers;
 mod client;
 mod hostile;
 mod silence;
+#[path = "../../src/web/strict.rs"]
+mod strict;
 
 use harness::{World, until};
 use std::net::SocketAddr;
