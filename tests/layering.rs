@@ -37,6 +37,9 @@ const PURE_FILES: &[&str] = &[
     "keeper/decide.rs",
     "walg/sentinel.rs",
     "store/classify.rs",
+    "os/output/said/mod.rs",
+    "os/output/said/json.rs",
+    "os/output/said/moment.rs",
 ];
 
 /// What each top-level module may import of ours; tests beside the code may import more.

@@ -2,8 +2,9 @@
 //! supervisor before it believes an ending, so that a service's last words come before the news of its death. A
 //! grandchild that keeps the pipe open delays nothing: nobody waits for the end of the stream.
 
-use super::line::{Level, Line};
+use super::line::Line;
 use super::ring::Ring;
+use super::said::Listener;
 use super::split::{Piece, Splitter};
 use super::writer::{Source, Writer};
 use nix::errno::Errno;
@@ -23,13 +24,20 @@ pub struct Capture {
 #[derive(Debug)]
 struct Inner {
     pipe: AsyncFd<OwnedFd>,
-    splitter: Mutex<Splitter>,
+    heard: Mutex<Heard>,
     service: String,
     run: u64,
     stream: &'static str,
     source: Source,
     writer: Writer,
     ring: Ring,
+}
+
+/// What is known of the lines so far.
+#[derive(Debug, Default)]
+struct Heard {
+    splitter: Splitter,
+    listener: Listener,
 }
 
 /// What a read found.
@@ -53,7 +61,7 @@ impl Capture {
     ) -> std::io::Result<Capture> {
         let inner = Inner {
             pipe: crate::os::watch(pipe)?,
-            splitter: Mutex::new(Splitter::default()),
+            heard: Mutex::default(),
             service: service.to_owned(),
             run,
             stream,
@@ -112,11 +120,13 @@ impl Inner {
     fn hand_on(&self, act: impl FnOnce(&mut Splitter, &mut dyn FnMut(Piece<'_>))) {
         let mut out = Vec::new();
         let mut lines = 0;
-        let mut splitter = self.splitter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Heard { splitter, listener } = &mut *heard;
         let now = jiff::Timestamp::now();
-        act(&mut splitter, &mut |piece| {
-            let mut line = Line::new(&self.service, Level::of(&piece.text), &piece.text);
-            line.time = now;
+        act(splitter, &mut |piece| {
+            let said = listener.hear(&piece.text, piece.part, now);
+            let mut line = Line::new(&self.service, said.level, &piece.text);
+            line.time = said.time.unwrap_or(now);
             line.run = Some(self.run);
             line.stream = Some(self.stream);
             line.part = piece.part;

@@ -20,26 +20,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// Reads the level that a line claims, as Postgres and our own roles write it near its beginning; else `info`.
-    #[must_use]
-    pub fn of(line: &str) -> Level {
-        for word in line.split_ascii_whitespace().take(8) {
-            let word = word.trim_matches(|c: char| !c.is_ascii_alphabetic() || c == ':');
-            match word {
-                "ERROR" | "FATAL" | "PANIC" => return Level::Error,
-                "WARN" | "WARNING" => return Level::Warn,
-                "DEBUG" | "DEBUG1" | "DEBUG2" | "DEBUG3" | "DEBUG4" | "DEBUG5" | "TRACE" => {
-                    return Level::Debug;
-                }
-                "INFO" | "LOG" | "NOTICE" | "STATEMENT" | "DETAIL" | "HINT" | "CONTEXT" => {
-                    return Level::Info;
-                }
-                _ => {}
-            }
-        }
-        Level::Info
-    }
-
     const fn shown(self) -> &'static str {
         match self {
             Level::Debug => "debug",
@@ -182,14 +162,5 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "2026-01-02T03:04:05Z web        WARN  a \"b\"\\u{1b}[31m\n"
         );
-    }
-
-    #[test]
-    fn the_level_is_read_from_what_postgres_and_our_roles_write() {
-        assert_eq!(Level::of("2026-01-01 10:00:00.1 UTC [7] FATAL:  no"), Level::Error);
-        assert_eq!(Level::of("2026-01-01 10:00:00.1 UTC [7] LOG:  ERROR is a word"), Level::Info);
-        assert_eq!(Level::of("2026-01-01T10:00:00Z  WARN supafly::keeper: slow"), Level::Warn);
-        assert_eq!(Level::of("hello"), Level::Info);
-        assert_eq!(Level::of(""), Level::Info);
     }
 }
