@@ -5,7 +5,6 @@
 //! last value would say that all is well.
 
 use super::cache::Snapshot;
-use super::routes::word;
 use super::usage::Usages;
 use crate::status::{Overall, ServiceStatus, Status};
 use serde_json::Value;
@@ -53,7 +52,7 @@ fn whole(text: &mut Text, status: &Status) {
         Overall::Stopping,
         Overall::Stopped,
     ] {
-        text.sample("state", &[("state", word(state))], u8::from(state == status.state));
+        text.sample("state", &[("state", state.word())], u8::from(state == status.state));
     }
 }
 

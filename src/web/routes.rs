@@ -163,7 +163,7 @@ pub(super) fn answer(route: Route, snapshot: &Snapshot, usages: &Usages) -> Resp
 /// The word and the reason; silence of PID 1 is a state of its own.
 fn overall(snapshot: &Snapshot) -> (&'static str, String) {
     match (snapshot.fresh(), &snapshot.last) {
-        (Some((status, _)), _) => (word(status.state), status.reason.clone()),
+        (Some((status, _)), _) => (status.state.word(), status.reason.clone()),
         (None, Some((_, age))) => {
             ("unknown", format!("the supervisor has not answered for {}", duration::show(*age)))
         }
@@ -226,7 +226,7 @@ mod tests {
             let snapshot = snapshot(state, 3);
             assert_eq!(ask(Route::Live, &snapshot).0, live, "{state:?}");
             let (code, body) = ask(Route::Ready, &snapshot);
-            assert_eq!((code, body["state"].as_str()), (ready, Some(word(state))));
+            assert_eq!((code, body["state"].as_str()), (ready, Some(state.word())));
             assert_eq!(body["reason"], if state == Overall::Ready { "" } else { "because" });
             assert_eq!(body["facts_age_ms"], 3);
         }

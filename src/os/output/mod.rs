@@ -5,12 +5,14 @@
 mod capture;
 mod line;
 mod ring;
+mod said;
 mod split;
 mod writer;
 
 pub use capture::Capture;
 pub use line::{Level, Line, Shape};
 pub use ring::{Kept, Recent, Ring, Rings};
+pub use said::{Listener, Said};
 pub use split::{Piece, Splitter};
 pub use writer::{Source, Writer};
 
