@@ -80,6 +80,13 @@ fn services(text: &mut Text, status: &Status, usages: &Usages) {
     each(text, "service_restarts_total", "counter", "How often it was started again.", &|s| {
         Some(s.restarts.to_string())
     });
+    each(
+        text,
+        "service_start_seconds",
+        GAUGE,
+        "How long its last start took until it was ready or done.",
+        &|s| Some(seconds(s.start_ms?).to_string()),
+    );
     each(text, "service_processes", GAUGE, "Its leader and the leader's descent.", &|s| {
         Some(used(s)?.processes.to_string())
     });

@@ -175,11 +175,7 @@ async fn linger(run: &std::path::Path, terminate: &mut Signal, interrupt: &mut S
 fn others_go_down(status: &Status, us: u32) -> bool {
     let stopping = match status.state {
         Overall::Stopping => true,
-        Overall::Starting
-        | Overall::Ready
-        | Overall::Degraded
-        | Overall::Frozen
-        | Overall::Stopped => false,
+        Overall::Starting | Overall::Ready | Overall::Degraded | Overall::Frozen | Overall::Stopped => false,
     };
     let other = |pid: i32| u32::try_from(pid) != Ok(us);
     stopping && status.services.iter().any(|s| s.pid.is_some_and(other))

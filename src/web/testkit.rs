@@ -8,6 +8,7 @@ pub(super) fn status() -> Status {
     let row = |name: &str, state: &str| Row { name: name.into(), state: state.into(), detail: "told".into() };
     let values = json!({"epoch": 3, "protected": false, "archive_last": "0000000100000000000000A1", "health_address": "x:1"});
     let service = |name: &str, state: &str| ServiceStatus {
+        start_ms: Some(1_500),
         name: name.to_owned(),
         state: state.to_owned(),
         detail: String::new(),

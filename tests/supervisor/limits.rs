@@ -36,7 +36,9 @@ scenario!(when_no_process_can_be_made_it_is_said_and_all_come_up_once_it_can, |w
         w.service(&format!("s{i}"), &["wait"], AGAIN);
     }
     w.start();
-    until("somebody without a process", || w.log().contains("Resource temporarily unavailable").then_some(()));
+    until("somebody without a process", || {
+        w.log().contains("Resource temporarily unavailable").then_some(())
+    });
     is_calm(w);
     let status = w.status().unwrap();
     let states: Vec<&str> =
@@ -71,14 +73,16 @@ scenario!(without_a_descriptor_to_look_with_nobody_is_declared_gone, |w| {
     w.inside(&["prlimit", "--nofile=60:60", "--"]);
     let (orphans, leaders) = (w.file("orphans"), w.file("leaders"));
     let script = format!("ignore-term,pid,{orphans},wait");
-    w.service("db", &["orphan", &script, "pid", &leaders, "wait"],
-        "restart = { delay = \"50ms\", max_delay = \"50ms\", max = 100000 }");
+    w.service(
+        "db",
+        &["orphan", &script, "pid", &leaders, "wait"],
+        "restart = { delay = \"50ms\", max_delay = \"50ms\", max = 100000 }",
+    );
     w.start();
     let (leader, orphan) = (w.pid_in("leaders"), w.pid_in("orphans"));
     w.until_state("db", "ready");
-    let clients: Vec<UnixStream> = std::iter::from_fn(|| UnixStream::connect(w.path("run/control.sock")).ok())
-        .take(60)
-        .collect();
+    let clients: Vec<UnixStream> =
+        std::iter::from_fn(|| UnixStream::connect(w.path("run/control.sock")).ok()).take(60).collect();
     until("the last descriptor to be taken", || (procs::descriptors(w.pid()) >= 60).then_some(()));
     w.signal_to(leader, Signal::SIGKILL);
     until("the leader's burial", || w.outer(leader).is_none().then_some(()));

@@ -8,9 +8,12 @@
     reason = "a test that cannot go on says so by a panic"
 )]
 
-#[allow(dead_code, reason = "this target uses a part of it")]
+#[allow(dead_code, unused_macros, unused_imports, reason = "this target uses a part of it")]
 #[path = "../supervisor/harness.rs"]
 mod harness;
+#[allow(dead_code, reason = "this target uses a part of it")]
+#[path = "../supervisor/procs.rs"]
+mod procs;
 
 mod answers;
 mod client;
