@@ -132,8 +132,11 @@ scenario!(an_idle_supervisor_does_not_wake_and_is_small, |w| {
 
 scenario!(order_alone_is_not_readiness, |w| {
     let (go, marks) = (w.file("go"), w.file("marks"));
-    w.service("db", &["mark", &marks, "db runs", "until", &go, "mark", &marks, "db ready", "ready", "wait"],
-        "ready = { notify = true }");
+    w.service(
+        "db",
+        &["mark", &marks, "db runs", "until", &go, "mark", &marks, "db ready", "ready", "wait"],
+        "ready = { notify = true }",
+    );
     w.service("rest", &["mark", &marks, "rest", "wait"], "after = [\"db\"]");
     w.start().until_marked("marks", "db runs");
     assert_eq!(w.until_state("rest", "waiting")["detail"], "for db");
@@ -144,8 +147,11 @@ scenario!(order_alone_is_not_readiness, |w| {
 });
 
 scenario!(a_crash_loop_has_an_end_and_everybody_can_see_it, |w| {
-    w.service("db", &["say", "cannot open pg_control", "exit", "1"],
-        "restart = { delay = \"10ms\", max_delay = \"10ms\", max = 3 }\ngives_up = \"degrade\"");
+    w.service(
+        "db",
+        &["say", "cannot open pg_control", "exit", "1"],
+        "restart = { delay = \"10ms\", max_delay = \"10ms\", max = 3 }\ngives_up = \"degrade\"",
+    );
     w.service("rest", &["wait"], "");
     w.start();
     w.until_state("db", "failed");
@@ -156,8 +162,11 @@ scenario!(a_crash_loop_has_an_end_and_everybody_can_see_it, |w| {
 });
 
 scenario!(a_service_that_must_not_fail_is_the_exit_of_the_container, |w| {
-    w.service("db", &["exit", "1"],
-        "restart = { delay = \"10ms\", max_delay = \"10ms\", max = 1 }\ngives_up = \"stop-all\"");
+    w.service(
+        "db",
+        &["exit", "1"],
+        "restart = { delay = \"10ms\", max_delay = \"10ms\", max = 1 }\ngives_up = \"stop-all\"",
+    );
     w.service("rest", &["wait"], "");
     assert_eq!(w.start().ended().code(), Some(70), "{}", w.log());
 });
@@ -177,8 +186,11 @@ scenario!(a_pipeline_of_a_service_leaves_no_orphan, |w| {
 // The nearest living peer.
 
 scenario!(a_service_that_cannot_be_spawned_is_not_starting_for_ever, |w| {
-    w.service("db", &["wait"],
-        "directory = \"/no/such/place\"\nrestart = { when = \"never\" }\nready = { notify = true }");
+    w.service(
+        "db",
+        &["wait"],
+        "directory = \"/no/such/place\"\nrestart = { when = \"never\" }\nready = { notify = true }",
+    );
     w.service("web", &["wait"], "requires = [\"db\"]");
     w.start();
     let seen = w.until_state("db", "failed");
@@ -211,8 +223,11 @@ scenario!(a_segfault_is_shown_as_sigsegv_and_not_as_143, |w| {
 
 scenario!(a_failure_is_no_stop_and_is_restarted_on_failure, |w| {
     let (once, marks) = (w.file("once"), w.file("marks"));
-    w.service("db", &["orphan", "wait", "once", &once, "3", "mark", &marks, "again", "wait"],
-        "restart = { when = \"on-failure\", delay = \"10ms\" }");
+    w.service(
+        "db",
+        &["orphan", "wait", "once", &once, "3", "mark", &marks, "again", "wait"],
+        "restart = { when = \"on-failure\", delay = \"10ms\" }",
+    );
     w.start().until_marked("marks", "again");
     let seen = w.until_state("db", "ready");
     assert_eq!((&seen["last"], &seen["restarts"]), (&"exit 3".into(), &1.into()));
@@ -232,8 +247,11 @@ scenario!(a_stop_that_waits_for_a_client_goes_on_to_its_next_rung_in_time, |w| {
     w.set_budget("20s");
     let marks = w.file("marks");
     // A smart shutdown waits for the client, a fast one does not.
-    w.service("db", &["mark", &marks, "up", "on", "SIGINT", "0"],
-        "stop = [{ signal = \"SIGTERM\", wait = \"300ms\" }, { signal = \"SIGINT\", wait = \"15s\" }]");
+    w.service(
+        "db",
+        &["mark", &marks, "up", "on", "SIGINT", "0"],
+        "stop = [{ signal = \"SIGTERM\", wait = \"300ms\" }, { signal = \"SIGINT\", wait = \"15s\" }]",
+    );
     w.start().until_marked("marks", "up");
     until_it_listens(w, "db");
     let (code, took) = w.timed_stop();
@@ -244,7 +262,11 @@ scenario!(a_stop_that_waits_for_a_client_goes_on_to_its_next_rung_in_time, |w| {
 
 scenario!(a_stop_signal_of_its_own_is_the_first_that_a_database_sees, |w| {
     let marks = w.file("marks");
-    w.service("db", &["mark", &marks, "up", "on", "SIGINT", "0"], "stop = [{ signal = \"SIGINT\", share = 1 }]");
+    w.service(
+        "db",
+        &["mark", &marks, "up", "on", "SIGINT", "0"],
+        "stop = [{ signal = \"SIGINT\", share = 1 }]",
+    );
     w.start().until_marked("marks", "up");
     until_it_listens(w, "db");
     let (code, took) = w.timed_stop();
@@ -266,8 +288,11 @@ scenario!(a_killed_service_is_back_without_a_second_of_waiting, |w| {
 
 scenario!(a_stop_never_waits_for_health, |w| {
     let marks = w.file("marks");
-    w.service("db", &["mark", &marks, "up", "serve", &marks, "db"],
-        "ready = { exec = [\"/bin/false\"], every = \"1m\", timeout = \"50s\" }\nstart_deadline = \"1h\"");
+    w.service(
+        "db",
+        &["mark", &marks, "up", "serve", &marks, "db"],
+        "ready = { exec = [\"/bin/false\"], every = \"1m\", timeout = \"50s\" }\nstart_deadline = \"1h\"",
+    );
     w.start().until_marked("marks", "up");
     until_it_listens(w, "db");
     let (code, took) = w.timed_stop();

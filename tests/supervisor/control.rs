@@ -23,9 +23,7 @@ scenario!(clients_that_vanish_cost_nothing, |w| {
             _ => client.write_all(STATUS).unwrap(),
         }
     }
-    until("its descriptors to come down", || {
-        (crate::procs::descriptors(w.pid()) <= before).then_some(())
-    });
+    until("its descriptors to come down", || (crate::procs::descriptors(w.pid()) <= before).then_some(()));
     w.until_state("db", "ready");
     assert_eq!(w.stop(), 0);
 });
@@ -101,8 +99,11 @@ scenario!(who_may_not_enter_is_told_so, |w| {
 
 scenario!(a_service_may_look_but_not_touch, |w| {
     let (said, ask) = (w.file("said"), format!("{} status", w.binary().display()));
-    w.shell("web", &format!("until {ask} > {said}.new; do sleep 0.05; done; mv {said}.new {said}; sleep 3600"),
-        "pass = [\"SUPAFLY_*\"]");
+    w.shell(
+        "web",
+        &format!("until {ask} > {said}.new; do sleep 0.05; done; mv {said}.new {said}; sleep 3600"),
+        "pass = [\"SUPAFLY_*\"]",
+    );
     w.start();
     until("what the service saw", || w.path("said").exists().then_some(()));
     assert!(w.read("said").contains("web"), "{}", w.read("said"));
@@ -114,7 +115,8 @@ scenario!(one_broken_file_among_good_ones_starts_nothing, |w| {
     for name in ["a", "b", "c"] {
         w.service(name, &["mark", &marks, name, "wait"], "");
     }
-    for broken in ["kind = \"daemon\"\nexec = [\"/bin/true\"", "kind = 3\nexec = [\"/bin/true\"]\n", "\u{0}"] {
+    for broken in ["kind = \"daemon\"\nexec = [\"/bin/true\"", "kind = 3\nexec = [\"/bin/true\"]\n", "\u{0}"]
+    {
         w.raw("broken", broken);
         let (code, text) = w.says(&["check"]);
         assert!(code == 78 && text.contains("broken.toml:"), "{text}");

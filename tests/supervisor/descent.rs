@@ -28,9 +28,7 @@ fn orphans() -> usize {
 }
 
 fn until_only(w: &World, children: usize) {
-    within(SOON, "no zombie", || {
-        (w.children().len() == children && w.zombies() == 0).then_some(())
-    });
+    within(SOON, "no zombie", || (w.children().len() == children && w.zombies() == 0).then_some(()));
 }
 
 scenario!(a_stream_of_orphans_is_buried_and_none_remains, |w| {

@@ -14,7 +14,11 @@ scenario!(a_value_arrives_as_it_was_written, |w| {
     let odd = "a=b \"c\" 'd' $HOME %s \\ ä ;|&<>{}*?#!`x`";
     w.env("PASSED", odd);
     let written = toml::Value::String(odd.to_owned());
-    w.service("db", &["inspect", &seen, "wait"], &format!("pass = [\"PASSED\"]\nenv = {{ WRITTEN = {written}, EMPTY = \"\" }}"));
+    w.service(
+        "db",
+        &["inspect", &seen, "wait"],
+        &format!("pass = [\"PASSED\"]\nenv = {{ WRITTEN = {written}, EMPTY = \"\" }}"),
+    );
     w.start();
     assert_eq!(variable(w, "PASSED").as_deref(), Some(odd));
     assert_eq!(variable(w, "WRITTEN").as_deref(), Some(odd));

@@ -63,16 +63,23 @@ scenario!(a_crashed_service_starts_again_and_its_group_is_cleared_first, |w| {
     }
 });
 
-scenario!(a_service_that_is_never_ready_fails_with_its_last_words_and_takes_all_down_when_it_must_not_fail, |w| {
-    let marks = w.file("marks");
-    w.service("web", &["mark", &marks, "up", "serve", &marks, "web"], "");
-    w.service("db", &["say", "cannot find my keys", "wait"],
+scenario!(
+    a_service_that_is_never_ready_fails_with_its_last_words_and_takes_all_down_when_it_must_not_fail,
+    |w| {
+        let marks = w.file("marks");
+        w.service("web", &["mark", &marks, "up", "serve", &marks, "web"], "");
+        w.service("db", &["say", "cannot find my keys", "wait"],
         "ready = { notify = true }\nstart_deadline = \"200ms\"\nrestart = { when = \"never\" }\ngives_up = \"stop-all\"");
-    assert_eq!(w.start().ended().code(), Some(70), "{}", w.log());
-    assert!(w.log().contains("not ready within its start deadline"), "{}", w.log());
-    assert!(w.objects().iter().any(|o| o["fields"]["last_output"] == "cannot find my keys"), "{}", w.log());
-    assert!(w.lines("marks").contains(&"stopped web".to_owned()));
-});
+        assert_eq!(w.start().ended().code(), Some(70), "{}", w.log());
+        assert!(w.log().contains("not ready within its start deadline"), "{}", w.log());
+        assert!(
+            w.objects().iter().any(|o| o["fields"]["last_output"] == "cannot find my keys"),
+            "{}",
+            w.log()
+        );
+        assert!(w.lines("marks").contains(&"stopped web".to_owned()));
+    }
+);
 
 scenario!(an_exit_code_that_is_passed_on_becomes_ours, |w| {
     w.service("claim", &["exit", "77"], "kind = \"oneshot\"\npass_exit = [77]\ngives_up = \"stop-all\"");

@@ -125,7 +125,11 @@ fn grandchildren(w: &World, ours: i32) -> Result<Vec<i32>, String> {
     let found = soon("the orphan", || {
         let found: Vec<i32> = procs::marked(&name, true)
             .into_iter()
-            .filter(|pid| *pid != ours && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.ends_with(b"orphaned\0wait\0")))
+            .filter(|pid| {
+                *pid != ours
+                    && std::fs::read(format!("/proc/{pid}/cmdline"))
+                        .is_ok_and(|c| c.ends_with(b"orphaned\0wait\0"))
+            })
             .collect();
         (!found.is_empty()).then_some(found)
     })?;

@@ -101,7 +101,8 @@ fn server(manner: Arc<Mutex<(&'static str, bool)>>) -> u16 {
 scenario!(an_http_probe_believes_a_complete_2xx_and_nothing_else, |w| {
     let manner = Arc::new(Mutex::new(("", false)));
     let port = server(Arc::clone(&manner));
-    let probe = format!("http = {{ port = {port}, path = \"/ready\" }}, every = \"80ms\", timeout = \"60ms\"");
+    let probe =
+        format!("http = {{ port = {port}, path = \"/ready\" }}, every = \"80ms\", timeout = \"60ms\"");
     w.service("db", &["wait"], &format!("ready = {{ {probe} }}"));
     w.start();
     until_said(w, "no answer within 60ms");
@@ -137,9 +138,26 @@ scenario!(only_a_whole_line_is_a_notification_and_garbage_is_none, |w| {
     w.service(
         "db",
         &[
-            "garbage", "notify", "READ", "notify", "Y=1", "notify", "READY=0", "notify", "READY=10", "notify",
-            "", "notify", "\\n\\n=\\nREADY", "notify", "STATUS=still here", "until", &go, "notify",
-            "STATUS=two lines\\nREADY=1\\nUNKNOWN=x", "wait",
+            "garbage",
+            "notify",
+            "READ",
+            "notify",
+            "Y=1",
+            "notify",
+            "READY=0",
+            "notify",
+            "READY=10",
+            "notify",
+            "",
+            "notify",
+            "\\n\\n=\\nREADY",
+            "notify",
+            "STATUS=still here",
+            "until",
+            &go,
+            "notify",
+            "STATUS=two lines\\nREADY=1\\nUNKNOWN=x",
+            "wait",
         ],
         NOTIFY,
     );

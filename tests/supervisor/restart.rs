@@ -64,8 +64,11 @@ scenario!(a_retry_ends_a_backoff, |w| {
 
 scenario!(a_retry_while_everything_stops_is_rejected_and_starts_nothing, |w| {
     let (once, marks) = (w.file("once"), w.file("marks"));
-    w.service("held", &["once", &once, "9", "mark", &marks, "again", "wait"],
-        "restart = { when = \"never\" }\ngives_up = \"hold\"");
+    w.service(
+        "held",
+        &["once", &once, "9", "mark", &marks, "again", "wait"],
+        "restart = { when = \"never\" }\ngives_up = \"hold\"",
+    );
     w.service("slow", &["slow", "500", &marks, "slow"], "");
     w.start();
     w.until_state("held", "held");
@@ -80,8 +83,11 @@ scenario!(a_retry_while_everything_stops_is_rejected_and_starts_nothing, |w| {
 
 scenario!(two_retries_at_once_start_it_once, |w| {
     let (once, marks) = (w.file("once"), w.file("marks"));
-    w.service("db", &["once", &once, "9", "mark", &marks, "up", "wait"],
-        "restart = { when = \"never\" }\ngives_up = \"hold\"");
+    w.service(
+        "db",
+        &["once", &once, "9", "mark", &marks, "up", "wait"],
+        "restart = { when = \"never\" }\ngives_up = \"hold\"",
+    );
     w.start();
     w.until_state("db", "held");
     let run = w.path("run");
@@ -120,10 +126,8 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 scenario!(a_wall_clock_that_jumps_a_day_either_way_starts_and_ends_nothing, |w| {
     let (source, library) = (w.path("clock.c"), w.file("clock.so"));
     std::fs::write(&source, CLOCK).unwrap();
-    let made = std::process::Command::new("cc")
-        .args(["-shared", "-fPIC", "-o", &library])
-        .arg(&source)
-        .status();
+    let made =
+        std::process::Command::new("cc").args(["-shared", "-fPIC", "-o", &library]).arg(&source).status();
     if !made.is_ok_and(|s| s.success()) {
         return skip("no C compiler");
     }
@@ -131,8 +135,11 @@ scenario!(a_wall_clock_that_jumps_a_day_either_way_starts_and_ends_nothing, |w| 
     w.env("LD_PRELOAD", &library).env("WALL_CLOCK", &clock);
     w.service("ready", &["wait"], "");
     w.service("starting", &["wait"], "ready = { notify = true }\nstart_deadline = \"1h\"");
-    w.service("pausing", &["once", &once, "1", "wait"],
-        "ready = { notify = true }\nrestart = { delay = \"1h\", max_delay = \"1h\" }");
+    w.service(
+        "pausing",
+        &["once", &once, "1", "wait"],
+        "ready = { notify = true }\nrestart = { delay = \"1h\", max_delay = \"1h\" }",
+    );
     w.start();
     w.until_state("pausing", "backoff");
     w.until_state("ready", "ready");
@@ -161,7 +168,15 @@ scenario!(in_a_machine_that_has_been_up_for_ten_days_more_than_its_parent_everyt
         return skip("not root: no time namespace");
     }
     w.outside(&[
-        "unshare", "--time", "--boottime", "864000", "--monotonic", "864000", "--fork", "--kill-child", "--",
+        "unshare",
+        "--time",
+        "--boottime",
+        "864000",
+        "--monotonic",
+        "864000",
+        "--fork",
+        "--kill-child",
+        "--",
     ]);
     let (pid, pids) = (w.file("pid"), w.file("pids"));
     let script = format!("ignore-term,pid,{pid},wait");

@@ -18,10 +18,18 @@ const AGAIN: &str = "restart = { delay = \"20ms\", max_delay = \"40ms\", max = 1
 
 fn services(w: &World) {
     w.service("plain", &["wait"], AGAIN);
-    w.service("family", &["child", "wait", "orphan", "ignore-term,wait", "orphan", "child,wait,wait", "wait"], AGAIN);
+    w.service(
+        "family",
+        &["child", "wait", "orphan", "ignore-term,wait", "orphan", "child,wait,wait", "wait"],
+        AGAIN,
+    );
     w.service("notifies", &["ready", "wait"], &format!("ready = {{ notify = true }}\n{AGAIN}"));
     let probe = ["/bin/sh", "-c", "sleep 0.03 & sleep 0.02"];
-    w.service("probed", &["wait"], &format!("ready = {{ exec = {probe:?}, every = \"60ms\", timeout = \"50ms\" }}\n{AGAIN}"));
+    w.service(
+        "probed",
+        &["wait"],
+        &format!("ready = {{ exec = {probe:?}, every = \"60ms\", timeout = \"50ms\" }}\n{AGAIN}"),
+    );
     w.service("loud", &["flood", "200", "wait"], AGAIN);
     w.service("flaky", &["sleep", "150", "orphan", "wait", "exit", "3"], AGAIN);
     w.service("needy", &["wait"], &format!("requires = [\"notifies\", \"probed\"]\n{AGAIN}"));
@@ -56,7 +64,10 @@ fn strike(w: &World, random: &mut StdRng, clients: &mut Vec<UnixStream>) {
                 clients.clear();
             }
         }
-        2 => drop(std::os::unix::net::UnixDatagram::unbound().and_then(|s| s.send_to(b"READY=1", w.path("run/notify.sock")))),
+        2 => drop(
+            std::os::unix::net::UnixDatagram::unbound()
+                .and_then(|s| s.send_to(b"READY=1", w.path("run/notify.sock"))),
+        ),
         // Anybody: a leader, a child of one, an orphan, a probe.
         _ => {
             let all = below(w.pid());

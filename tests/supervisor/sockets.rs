@@ -6,8 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 scenario!(a_stranger_cannot_declare_a_service_ready, |w| {
     let go = w.file("go");
-    let script =
-        format!("until [ -e {go} ]; do sleep 0.05; done; exec {} ready wait", w.fake());
+    let script = format!("until [ -e {go} ]; do sleep 0.05; done; exec {} ready wait", w.fake());
     w.raw(
         "db",
         &format!(

@@ -3,7 +3,8 @@
 use crate::harness::{World, defect, is_root, scenario, skip, until};
 use std::os::unix::fs::PermissionsExt;
 
-const THREE: &str = "restart = { when = \"on-failure\", delay = \"20ms\", max_delay = \"20ms\", max = 2 }\nrequired = true";
+const THREE: &str =
+    "restart = { when = \"on-failure\", delay = \"20ms\", max_delay = \"20ms\", max = 2 }\nrequired = true";
 
 /// Three attempts, and then given up; the log and the status have the reason.
 #[track_caller]

@@ -106,7 +106,8 @@ fn a_visitor_that_dies_as_a_child_of_pid_1_is_buried_and_is_no_service() {
     let pid = w.until_state("db", "ready")["pid"].clone();
     for i in 0..10 {
         // Its parent leaves first, so that PID 1 inherits it, as after `docker exec`.
-        let status = visit(&w, &format!("( sleep 0.0{i}; exit 77 ) & ( sleep 0.0{i}; kill -9 $$ ) & exit 0")).status();
+        let status =
+            visit(&w, &format!("( sleep 0.0{i}; exit 77 ) & ( sleep 0.0{i}; kill -9 $$ ) & exit 0")).status();
         assert!(status.unwrap().success());
     }
     until("everybody to be buried", || (w.children().len() == 1).then_some(()));
