@@ -180,7 +180,7 @@ scenario!(a_thousand_services_start_and_stop, |w| {
     w.set_budget("60s");
     w.inside(&["prlimit", "--nofile=4096", "--"]);
     // A child shares its table of processes with the whole machine: fewer, for the time of those who wait.
-    let count = if w.place() == Place::Pid1 { 1_000 } else { 300 };
+    let count = if w.place() == Place::Pid1 { 1_000 } else { 100 };
     for i in 0..count {
         w.exec(&format!("s{i}"), &["/bin/sleep".to_owned(), "3600".to_owned()], "");
     }
