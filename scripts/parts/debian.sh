@@ -16,6 +16,7 @@ need cmake command -v cmake
 need gcc command -v cc
 need util-linux command -v setpriv
 need procps command -v ps
+need tini command -v tini
 
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
