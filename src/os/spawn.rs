@@ -104,7 +104,7 @@ const STEPS: [&str; 14] = [
 
 pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
     let failed = |step| move |source: std::io::Error| SpawnError { step, source };
-    let [program, arguments @ ..] = request.argv.as_slice() else {
+    let Some(program) = request.argv.first() else {
         return Err(failed("run the program")(std::io::Error::other("there is no program to run")));
     };
     let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(std::io::Error::from);
@@ -114,10 +114,10 @@ pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
     for fd in [&stdout, &stderr] {
         nonblocking(fd).map_err(failed("make its output nonblocking"))?;
     }
+    // `std` makes the pipes, forks and hands the errno back; the exec is ours (see `Prepared::exec`).
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(request.env.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(stdout_child).stderr(stderr_child);
-    let mut prepared = Prepared::new(request, tell.as_raw_fd());
+    let mut prepared = Prepared::new(request, tell.as_raw_fd()).map_err(failed("hand over its arguments"))?;
     #[allow(unsafe_code, reason = "what happens between fork and exec has no safe interface")]
     // SAFETY: the closure makes only async-signal-safe system calls on memory allocated before the fork; it neither
     // allocates nor locks, and on failure it only returns an errno.
@@ -152,6 +152,9 @@ fn nonblocking(fd: &OwnedFd) -> std::io::Result<()> {
 
 /// What the child needs, laid out before the fork.
 struct Prepared {
+    program: std::ffi::CString,
+    argv: Strings,
+    env: Strings,
     tell: RawFd,
     identity: Option<(u32, u32, Vec<libc::gid_t>)>,
     seen: Vec<libc::gid_t>,
@@ -167,8 +170,32 @@ struct Prepared {
     parent: libc::pid_t,
 }
 
+/// Strings for the kernel: the texts, and pointers to them with a null pointer at the end.
+struct Strings {
+    pointers: Vec<*const libc::c_char>,
+    _texts: Vec<std::ffi::CString>,
+}
+
+impl Strings {
+    fn new(texts: impl Iterator<Item = String>) -> std::io::Result<Strings> {
+        let texts: Vec<std::ffi::CString> = texts.map(std::ffi::CString::new).collect::<Result<_, _>>()?;
+        let mut pointers: Vec<*const libc::c_char> = texts.iter().map(|t| t.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Ok(Strings { pointers, _texts: texts })
+    }
+}
+
+#[allow(unsafe_code, reason = "a raw pointer is neither Send nor Sync by itself")]
+// SAFETY: the pointers lead into the texts beside them, which nobody changes or moves (their bytes are on the heap).
+// JUSTIFICATION: `pre_exec` asks for both, and what exec takes are pointers.
+unsafe impl Send for Strings {}
+#[allow(unsafe_code, reason = "as above")]
+// SAFETY: as above; nothing is written through them.
+// JUSTIFICATION: as above.
+unsafe impl Sync for Strings {}
+
 impl Prepared {
-    fn new(request: &SpawnRequest, tell: RawFd) -> Prepared {
+    fn new(request: &SpawnRequest, tell: RawFd) -> std::io::Result<Prepared> {
         let identity = request.identity.as_ref().map(|who| {
             let mut groups = who.groups.clone();
             groups.extend(request.tag);
@@ -179,7 +206,10 @@ impl Prepared {
         let room = identity.as_ref().map_or(0, |(_, _, groups)| groups.len() + 1);
         let directory =
             request.directory.as_deref().map_or("/".as_bytes(), |d| d.as_os_str().as_encoded_bytes());
-        Prepared {
+        Ok(Prepared {
+            program: std::ffi::CString::new(request.argv.first().cloned().unwrap_or_default())?,
+            argv: Strings::new(request.argv.iter().cloned())?,
+            env: Strings::new(request.env.iter().map(|(k, v)| format!("{k}={v}")))?,
             tell,
             identity,
             seen: vec![0; room],
@@ -194,7 +224,7 @@ impl Prepared {
             // A NUL cannot come out of a service file; the empty path then fails with ENOENT and is named.
             directory: std::ffi::CString::new(directory).unwrap_or_default(),
             parent: nix::unistd::getpid().as_raw(),
-        }
+        })
     }
 
     fn become_the_service(&mut self) -> std::io::Result<()> {
@@ -212,6 +242,7 @@ impl Prepared {
             (11, Prepared::process_flags),
             (12, Prepared::directory),
             (13, Prepared::parent_lives),
+            (0, Prepared::exec),
         ] {
             if act(self) != 0 {
                 let error = std::io::Error::last_os_error();
@@ -414,6 +445,15 @@ impl Prepared {
     fn directory(&mut self) -> libc::c_int {
         // SAFETY: a NUL-terminated string allocated before the fork.
         unsafe { libc::chdir(self.directory.as_ptr()) }
+    }
+
+    /// By the system call itself: what the C library's `execvp` finds to be no program it hands to a shell, which then
+    /// fails with a status as if the program had run. Returns only when it failed.
+    fn exec(&mut self) -> libc::c_int {
+        // SAFETY: NUL-terminated texts and null-terminated lists, prepared before the fork and alive here.
+        unsafe {
+            libc::execve(self.program.as_ptr(), self.argv.pointers.as_ptr(), self.env.pointers.as_ptr())
+        }
     }
 
     /// A parent that died before the parent-death signal was set will send none.

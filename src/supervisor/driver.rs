@@ -58,8 +58,12 @@ pub(super) struct Driver {
     pub(super) oom: OomWatch,
     pub(super) begun: Instant,
     pub(super) recheck: Option<Instant>,
+    /// Until when nobody looks at processes again.
+    pub(super) pause: Option<Instant>,
+    /// Why we cannot look at processes, while we cannot.
+    pub(super) blind: Option<String>,
     pub(super) freezers: Vec<oneshot::Sender<server::Answer>>,
-    pub(super) shown: BTreeMap<ServiceName, &'static str>,
+    pub(super) shown: BTreeMap<ServiceName, (&'static str, Instant)>,
     pub(super) stop_told: bool,
     /// Limit of open files before we raised our own.
     pub(super) nofile: Option<(u64, u64)>,
@@ -131,6 +135,8 @@ pub(super) async fn drive(
         oom: OomWatch::new(),
         begun,
         recheck: None,
+        pause: None,
+        blind: None,
         freezers: Vec::new(),
         shown: BTreeMap::new(),
         stop_told: false,
@@ -205,13 +211,13 @@ impl Driver {
         }
         let now = Instant::now();
         self.feed(Event::Tick);
-        if self.recheck.is_some_and(|at| at <= now) {
-            self.recheck = None;
-            let clearing: Vec<_> =
-                self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| *run).collect();
-            for run in clearing {
-                self.clear(run);
+        // What is cleared may have more to be cleared behind it.
+        for _ in 0..64 {
+            if self.recheck.is_none_or(|at| at > now) {
+                break;
             }
+            self.recheck = None;
+            self.clear();
             self.freeze_further();
         }
         self.retry_locks(now);
@@ -267,10 +273,12 @@ impl Driver {
                 self.tell(run, Signal::SIGUSR2);
                 None
             }
-            Action::Clear { name, run } => {
+            Action::Clear { run, .. } => {
                 let life = self.lives.get_mut(&run)?;
                 life.clearing = true;
-                self.clear_now(run).then_some(Event::Service { name, run, what: Happened::DescentGone })
+                // At the end of this turn, together with others.
+                self.recheck = Some(self.begun);
+                None
             }
         }
     }
@@ -288,9 +296,8 @@ impl Driver {
                 break;
             }
         }
-        let clearing: Vec<_> = self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| *run).collect();
-        for run in clearing {
-            self.clear(run);
+        if self.lives.values().any(|l| l.clearing) {
+            self.recheck = Some(self.begun);
         }
     }
 
@@ -352,7 +359,7 @@ impl Driver {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let left = everybody().len();
+        let left = everybody().map_or(0, |found| found.len());
         if left > 0 {
             tracing::error!(left, "processes that cannot be ended are left behind");
         }

@@ -83,9 +83,9 @@ impl Driver {
             life.freezing = false;
         }
         descent::signal_all(Signal::SIGCONT, || {
-            let mut members = self.members(run);
+            let mut members = self.members(run)?;
             members.reverse();
-            members
+            Ok(members)
         });
     }
 
@@ -104,7 +104,7 @@ impl Driver {
         }
         let own = procfs::program(life.leader?)?;
         let probe = |pid| matches!(self.processes.owner(pid), Some(Owner::Probe(_)));
-        self.members(run).into_iter().filter(|p| !probe(p.who.pid)).find_map(|p| {
+        self.members(run).ok()?.into_iter().filter(|p| !probe(p.who.pid)).find_map(|p| {
             let program = procfs::program(p.who.pid).filter(|program| *program != own)?;
             Some(format!("`{}` has work under way: {program}, pid {}", life.name, p.who.pid))
         })

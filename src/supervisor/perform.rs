@@ -3,7 +3,7 @@
 use super::driver::{Driver, Owner};
 use super::launch::{self, Circumstances};
 use super::probing::Question;
-use crate::os::descent::{self, Pass};
+use crate::os::descent;
 use crate::os::lock::{Lock, LockError};
 use crate::os::output::Capture;
 use crate::os::procfs::{self, Process};
@@ -11,6 +11,7 @@ use crate::probe::ProbeError;
 use crate::spec::ServiceName;
 use crate::state::{Event, Happened, Pid, Run, Whole};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
@@ -179,7 +180,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn members(&self, run: Run) -> Vec<Process> {
+    pub(super) fn members(&self, run: Run) -> std::io::Result<Vec<Process>> {
         self.rundir.descent.members(run.0, &self.runs())
     }
 
@@ -192,32 +193,64 @@ impl Driver {
             self.processes.signal(pid, signal);
         }
         if !procfs::is_ours() {
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
+            kill_group(group, signal);
         }
         descent::signal_all(signal, || self.members(run));
     }
 
-    /// Kills what is left of a run whose leader has ended; whether two scans agree that nothing is.
-    pub(super) fn clear_now(&mut self, run: Run) -> bool {
-        self.kill(run, Signal::SIGKILL);
-        if descent::empty(|| self.members(run)) != Pass::Proved {
-            self.recheck = Some(Instant::now() + RECHECK);
-            return false;
+    /// Kills what is left of the runs whose leaders have ended, all in one look, and tells the machine of those of whom
+    /// two looks show nobody. A look costs what there are processes: with thousands of them we spend half of our time
+    /// on looking and no more.
+    pub(super) fn clear(&mut self) {
+        let clearing: BTreeSet<u64> =
+            self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| run.0).collect();
+        if clearing.is_empty() {
+            return;
         }
-        if let Some(life) = self.lives.remove(&run) {
+        let begun = Instant::now();
+        if let Some(pause) = self.pause.filter(|until| *until > begun) {
+            self.recheck = Some(self.recheck.map_or(pause, |at| at.min(pause)));
+            return;
+        }
+        let left = if procfs::is_ours() {
+            let runs = self.runs();
+            descent::sweep(|| self.rundir.descent.members_of(&clearing, &runs))
+        } else {
+            // Nothing can be seen: the group is all that can be reached.
+            let groups = self.lives.iter().filter(|(run, _)| clearing.contains(&run.0));
+            groups.for_each(|(_, life)| kill_group(life.group, Signal::SIGKILL));
+            Ok(BTreeSet::new())
+        };
+        let took = begun.elapsed();
+        self.pause = Some(begun + took * 2);
+        let left = match left {
+            Ok(left) => {
+                self.blind = None;
+                left
+            }
+            Err(error) => {
+                let said = self.blind.replace(error.to_string());
+                if said != self.blind {
+                    tracing::warn!(%error, "cannot look at our processes; until we can, nobody is taken for gone");
+                }
+                clearing.clone()
+            }
+        };
+        if !left.is_empty() {
+            self.recheck = Some(Instant::now() + took.max(RECHECK));
+        }
+        for run in clearing.difference(&left).map(|number| Run(*number)) {
+            let Some(life) = self.lives.remove(&run) else { continue };
             life.captures.iter().for_each(Capture::drain);
             life.readers.iter().for_each(AbortHandle::abort);
+            self.happened(&life.name, run, Happened::DescentGone);
         }
-        true
     }
+}
 
-    /// The same, and the machine is told.
-    pub(super) fn clear(&mut self, run: Run) {
-        let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
-        if self.clear_now(run) {
-            self.happened(&name, run, Happened::DescentGone);
-        }
-    }
+fn kill_group(group: i32, signal: Signal) {
+    // Who is gone needs no signal.
+    let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
 }
 
 async fn discard(mut pipe: tokio::net::unix::pipe::Receiver) {

@@ -3,19 +3,25 @@
 use super::driver::Driver;
 use crate::spec::ServiceName;
 use crate::state::{Fitness, Held, State, Then, Up, Whole};
+use std::time::Instant;
 
 impl Driver {
     /// Logs each change of a service once, and sends `on_stop` when the whole stop begins.
     pub(super) fn tell_changes(&mut self) {
-        let changed: Vec<(ServiceName, &'static str)> = self
+        let changed: Vec<(ServiceName, (&'static str, Instant))> = self
             .machine
             .services()
-            .map(|s| (&s.spec().name, word(s.state())))
-            .filter(|(name, state)| self.shown.get(*name) != Some(state))
-            .map(|(name, state)| (name.clone(), state))
+            .map(|s| (&s.spec().name, (word(s.state()), s.since())))
+            .filter(|(name, now)| self.shown.get(*name) != Some(now))
+            .map(|(name, now)| (name.clone(), now))
             .collect();
-        for (name, state) in changed {
-            self.shown.insert(name.clone(), state);
+        for (name, now) in changed {
+            let (state, _) = now;
+            let former = self.shown.insert(name.clone(), now).map(|(word, _)| word);
+            // What is in the same state again has been in another meanwhile, but for a thaw, which moves the clock.
+            if former == Some(state) && state != "in backoff" {
+                continue;
+            }
             let Some(service) = self.machine.service(&name) else { continue };
             let detail = detail(service.state());
             match service.state() {
