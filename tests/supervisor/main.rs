@@ -5,7 +5,7 @@
 mod descent;
 mod harness;
 mod life;
-mod output;
+mod logs;
 mod pid1;
 mod refusals;
 mod sockets;
