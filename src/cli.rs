@@ -261,10 +261,15 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    // Before anything else: as PID 1 a TERM that comes before its handler is lost.
+    let early = match cli.command {
+        Command::Run(_) => Some(supervisor::Early::new()?),
+        _ => None,
+    };
     let settings = facts::settings(cli.config.as_deref())?;
     let config = cli.config.as_deref();
     match cli.command {
-        Command::Run(services) => supervisor::run(run_args(&settings, services, config)?),
+        Command::Run(services) => supervisor::run(run_args(&settings, services, config)?, early),
         Command::Check(args) => check(&settings, args, config),
         Command::Status(StatusArgs { output, watch }) => {
             let shown = if output.json { Shown::Json } else { Shown::Table };
@@ -319,8 +324,7 @@ fn run_args(
 ) -> Result<supervisor::RunArgs, Failure> {
     let mut variables: BTreeMap<String, String> =
         settings.shown().map(|(key, value)| (key.to_owned(), value)).collect();
-    let own = std::env::current_exe()
-        .map_err(|e| Failure::gave_up(format!("cannot find our own executable: {e}")))?;
+    let own = own_executable()?;
     variables.insert("self".to_owned(), own.display().to_string());
     // Where there is no Postgres, the service that needs it says so; a supervisor of other services need not care.
     let pg_bin =
@@ -345,6 +349,20 @@ fn run_args(
         log: settings.log.clone(),
         machine: settings.machine.clone(),
     })
+}
+
+/// Our own file. Without /proc nobody says where it is, and how we were called has to do.
+fn own_executable() -> Result<PathBuf, Failure> {
+    let called = || {
+        let name = std::env::args_os().next()?;
+        which::which(name).ok()
+    };
+    match std::env::current_exe() {
+        Ok(own) => Ok(own),
+        Err(e) => called().ok_or_else(|| {
+            Failure::gave_up(format!("cannot find our own executable: {e}; call it by its whole path"))
+        }),
+    }
 }
 
 fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<Exit, Failure> {

@@ -1,6 +1,8 @@
 //! A stand-in service that does as it is told: its arguments are a script, carried out word by word.
 //!
-//! `say TEXT` · `tail TEXT` (no newline) · `long N` (a line of N bytes) · `flood N` (lines) · `mark FILE TEXT` (append a
+//! `say TEXT` · `tail TEXT` (no newline) · `long N` (a line of N bytes) · `flood N` (lines) · `bytes HEX` · `slowly TEXT`
+//! (a line, byte by byte) · `gush N BYTES` (numbered lines of that length, written many at once) · `close` (stdout and
+//! stderr) · `mark FILE TEXT` (append a
 //! line) · `sleep MS` · `ready` (sd_notify) · `ignore-term` · `child SCRIPT` (same group; words joined by commas) ·
 //! `orphan SCRIPT` (own session, parent gone) · `pid FILE` · `inspect FILE` · `once FILE CODE` (the first time: exit
 //! with CODE) · `serve FILE NAME` (until TERM, then mark `stopped NAME` and exit 0) · `wait` · `exit N` · `abort` ·
@@ -34,6 +36,21 @@ fn main() -> ExitCode {
                     let _ = writeln!(stdout, "flood line {i} {}", "y".repeat(80));
                 }
             }
+            "bytes" => drop(std::fs::File::write_all(&mut own_stdout(), &unhex(&word()))),
+            "slowly" => {
+                let mut out = own_stdout();
+                (word() + "\n").bytes().for_each(|byte| drop(out.write_all(&[byte])));
+            }
+            "gush" => {
+                let (lines, length) = (word().parse::<u64>(), word().parse::<usize>());
+                let (lines, length) = (lines.expect("a number"), length.expect("a number"));
+                let mut out = std::io::BufWriter::with_capacity(1 << 16, own_stdout());
+                let filling = "z".repeat(length);
+                for i in 0..lines {
+                    let _ = writeln!(out, "{i} {}", filling.get(..length - 8).unwrap_or_default());
+                }
+            }
+            "close" => [1, 2].into_iter().for_each(|fd| nix::unistd::close(fd).expect("to close it")),
             "mark" => {
                 let file = word();
                 mark(&file, &word());
@@ -136,6 +153,17 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Stdout without the buffer that looks for newlines.
+fn own_stdout() -> std::fs::File {
+    use std::os::fd::AsFd;
+    std::io::stdout().as_fd().try_clone_to_owned().expect("a stdout").into()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex");
+    text.as_bytes().chunks(2).map(pair).collect()
+}
+
 fn mark(file: &str, text: &str) {
     let mut file =
         std::fs::OpenOptions::new().append(true).create(true).open(file).expect("the file to mark");
@@ -174,7 +202,10 @@ fn trace(pid: i32) {
 }
 
 fn run(script: &str) -> std::io::Result<std::process::Child> {
-    Command::new(std::env::current_exe()?).args(script.split(',')).stdin(Stdio::null()).spawn()
+    Command::new(std::env::args_os().next().expect("a name"))
+        .args(script.split(','))
+        .stdin(Stdio::null())
+        .spawn()
 }
 
 /// What this process was given: signal state, groups, descriptors, directory, session and environment.

@@ -111,6 +111,14 @@ pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
     let (stdout, stdout_child) = pipe().map_err(failed("make a pipe for its stdout"))?;
     let (stderr, stderr_child) = pipe().map_err(failed("make a pipe for its stderr"))?;
     let (told, tell) = pipe().map_err(failed("make a pipe for its errors"))?;
+    if let Some(who) = request.identity.as_ref().filter(|who| who.uid != nix::unistd::geteuid().as_raw()) {
+        // A pipe belongs to who made it; without this a service could not open its own /dev/stderr.
+        for fd in [&stdout_child, &stderr_child] {
+            let (uid, gid) = (nix::unistd::Uid::from_raw(who.uid), nix::unistd::Gid::from_raw(who.gid));
+            nix::unistd::fchown(fd, Some(uid), Some(gid))
+                .map_err(|e| failed("give it its output")(e.into()))?;
+        }
+    }
     for fd in [&stdout, &stderr] {
         nonblocking(fd).map_err(failed("make its output nonblocking"))?;
     }

@@ -124,7 +124,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "ready.notify",
                 "`true`",
                 "",
-                "It sends READY=1 (sd_notify(3)); believed from its own descent only.",
+                "It sends READY=1 (sd_notify(3)); believed from its own descent only, so whoever sends it must still be there when it is read.",
             ),
             key(
                 "ready.http",

@@ -16,7 +16,6 @@ use crate::os::output::{Rings, Writer};
 use crate::os::privilege::Privilege;
 use crate::os::reaper::{Ended, How, Left, Processes};
 use crate::os::signals::{Asked, Signals};
-use crate::plan::Plan;
 use crate::probe::ProbeError;
 use crate::spec::ServiceName;
 use crate::state::{Action, Answer, Core, Ending, Event, Happened, Killer, Machine, Run, Whole};
@@ -78,99 +77,57 @@ enum Happening {
     Time,
 }
 
-/// Sets up the sockets and runs until everything is down.
-pub(super) async fn drive(
-    args: RunArgs,
-    plan: Plan,
-    rundir: RunDir,
-    privilege: Privilege,
-    holder: String,
-    (writer, rings): (Writer, Rings),
-) -> Result<Exit, Failure> {
-    let failed = |what: String| move |e: std::io::Error| Failure::config(format!("cannot {what}: {e}"));
-    let mut signals = Signals::new().map_err(failed("take signals".to_owned()))?;
-    let processes = Processes::new().map_err(failed("become a subreaper".to_owned()))?;
-    let path = rundir.notify_socket();
-    let notify = NotifySocket::bind(&path).map_err(failed(format!("make {}", path.display())))?;
-    let path = rundir.control_socket();
-    let listener = server::bind(&path).map_err(failed(format!("make {}", path.display())))?;
-    let (calls, mut called) = mpsc::channel(64);
-    let mut servers = JoinSet::new();
-    servers.spawn(server::serve(listener, calls));
-    let begun = Instant::now();
-    let absent = super::load::absent(&plan, &args.environment);
-    for name in &absent {
-        let program = plan.spec(name).and_then(|s| s.exec.first()).map_or("", String::as_str);
-        tracing::info!(service = %name, program, "absent: its program is not installed");
-    }
-    let users =
-        plan.order().iter().filter_map(|n| plan.spec(n)).any(|s| s.user.is_some() || s.group.is_some());
-    if users && matches!(privilege, Privilege::None) {
-        tracing::warn!(
-            "not privileged: `user`, `group` and `groups` are ignored, everything runs as one user"
-        );
-    }
-    if !crate::os::procfs::is_ours() {
-        tracing::warn!(
-            "/proc does not show our processes: descendants are ended by their process group only"
-        );
-    }
-    let machine = Machine::new(plan, &absent, begun);
-    let mut driver = Driver {
-        args,
-        machine,
-        processes,
-        rundir,
-        privilege,
-        holder,
-        writer,
-        lives: BTreeMap::new(),
-        locks: BTreeMap::new(),
-        waiting_for_lock: Vec::new(),
-        refused: None,
-        rings,
-        reported: BTreeMap::new(),
-        readers: JoinSet::new(),
-        probes: Probes::new(begun),
-        oom: OomWatch::new(),
-        begun,
-        recheck: None,
-        pause: None,
-        blind: None,
-        freezers: Vec::new(),
-        shown: BTreeMap::new(),
-        stop_told: false,
-        nofile: crate::os::limits::raise_open_files(),
-    };
-    let mut happening = Happening::Time;
-    loop {
-        // Notifications that are there already come before the death of their sender.
-        if matches!(happening, Happening::Signal(Asked::Child)) {
-            for _ in 0..64 {
-                let Some(message) = notify.try_next() else { break };
-                driver.guarded(Happening::Notified(message));
-            }
-        }
-        driver.guarded(happening);
-        if let Whole::Ended(exit) = *driver.machine.whole() {
-            return driver.end(exit).await;
-        }
-        let due = driver.next_due();
-        happening = tokio::select! {
-            asked = signals.next() => Happening::Signal(asked),
-            Some(call) = called.recv() => Happening::Called(call),
-            message = notify.next() => match message {
-                Ok(message) => Happening::Notified(message),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read the notify socket");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    Happening::Time
+/// What we listen to.
+pub(super) struct Ears {
+    pub(super) signals: Signals,
+    pub(super) notify: NotifySocket,
+    pub(super) called: mpsc::Receiver<Call>,
+    /// Serves the control socket while we live.
+    pub(super) _servers: JoinSet<()>,
+}
+
+/// How it ended, and since when it had been stopping.
+pub(super) type Outcome = (Result<Exit, Failure>, Option<Instant>);
+
+impl Driver {
+    /// Runs until everything is down.
+    pub(super) async fn run(mut self, mut ears: Ears) -> Outcome {
+        let mut happening = Happening::Time;
+        let mut stopping = None;
+        loop {
+            // Notifications that are there already come before the death of their sender.
+            if matches!(happening, Happening::Signal(Asked::Child)) {
+                for _ in 0..64 {
+                    let Some(message) = ears.notify.try_next() else { break };
+                    self.guarded(Happening::Notified(message));
                 }
-            },
-            (question, answer) = driver.probes.answer() => Happening::Answered(question, answer),
-            Some(_) = driver.readers.join_next() => continue_with_time(),
-            () = sleep_until(due) => Happening::Time,
-        };
+            }
+            self.guarded(happening);
+            match self.machine.whole() {
+                Whole::Ended(exit) => {
+                    let exit = *exit;
+                    return (self.end(exit).await, stopping);
+                }
+                Whole::Stopping { since, .. } => stopping = Some(*since),
+                Whole::Up | Whole::Freezing { .. } | Whole::Frozen { .. } => {}
+            }
+            let due = self.next_due();
+            happening = tokio::select! {
+                asked = ears.signals.next() => Happening::Signal(asked),
+                Some(call) = ears.called.recv() => Happening::Called(call),
+                message = ears.notify.next() => match message {
+                    Ok(message) => Happening::Notified(message),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read the notify socket");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        Happening::Time
+                    }
+                },
+                (question, answer) = self.probes.answer() => Happening::Answered(question, answer),
+                Some(_) = self.readers.join_next() => continue_with_time(),
+                () = sleep_until(due) => Happening::Time,
+            };
+        }
     }
 }
 

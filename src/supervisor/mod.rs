@@ -14,6 +14,7 @@ mod perform;
 mod probing;
 mod requests;
 mod rundir;
+mod setup;
 mod telling;
 mod watching;
 
@@ -24,10 +25,16 @@ use crate::exit::{Exit, Failure};
 use crate::os::lock;
 use crate::os::output::{Rings, Shape, Writer};
 use crate::os::privilege::Privilege;
+use crate::os::signals::Signals;
+use setup::Given;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// How long our reader may take for the last lines, at most and at least.
+const FLUSH: Duration = Duration::from_secs(2);
+const SHORTEST_FLUSH: Duration = Duration::from_millis(300);
 
 /// What `supafly run` is told.
 #[derive(Clone)]
@@ -60,11 +67,38 @@ impl std::fmt::Debug for RunArgs {
     }
 }
 
+/// What must be there before anything is read: the event loop and the handlers of signals.
+#[derive(Debug)]
+pub struct Early {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
+}
+
+impl Early {
+    /// Takes the signals; from now on none is lost.
+    ///
+    /// # Errors
+    /// The system refuses (70).
+    pub fn new() -> Result<Early, Failure> {
+        let failed = |what: &str, e: &std::io::Error| Failure::gave_up(format!("cannot {what}: {e}"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| failed("start the event loop", &e))?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new().map_err(|e| failed("take signals", &e))?
+        };
+        Ok(Early { runtime, signals })
+    }
+}
+
 /// Runs the services until a wanted stop or until one that must not fail gives up. Sets up logging itself.
 ///
 /// # Errors
 /// Nothing was started: the configuration is wrong (78), or another supervisor has the run directory (77).
-pub fn run(args: RunArgs) -> Result<Exit, Failure> {
+pub fn run(args: RunArgs, early: Option<Early>) -> Result<Exit, Failure> {
+    let Early { runtime, signals } = early.map_or_else(Early::new, Ok)?;
     let plan = load::plan(&args)?;
     let shape = match args.log_format {
         LogFormat::Json => Shape::Json,
@@ -80,17 +114,21 @@ pub fn run(args: RunArgs) -> Result<Exit, Failure> {
     let writer =
         Writer::start(shape, std::io::stdout()).map_err(failed("start the log writer"))?.with_rings(&rings);
     crate::telemetry::init_run(&args.log, &writer);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed("start the event loop"))?;
     let privilege = Privilege::detect();
     let holder = lock::holder(args.machine.as_deref(), jiff::Timestamp::now());
     let rundir = rundir::RunDir::prepare(&args.run, privilege, &holder)?;
-    let ended =
-        runtime.block_on(driver::drive(args, plan, rundir, privilege, holder, (writer.clone(), rings)));
-    // A reader that does not read has cost enough already.
-    writer.flush(Duration::from_millis(300));
+    let budget = args.stop_budget;
+    let way_out = writer.clone();
+    let given = Given { args, plan, rundir, privilege, holder, writer: way_out, rings, signals };
+    let (ended, stopping) = runtime.block_on(async {
+        match setup::set_up(given) {
+            Ok((driver, ears)) => driver.run(ears).await,
+            Err(failure) => (Err(failure), None),
+        }
+    });
+    // A slow reader may have what is left of the stop; a stalled one costs little.
+    let left = stopping.map_or(FLUSH, |since| budget.saturating_sub(since.elapsed()));
+    writer.flush(left.clamp(SHORTEST_FLUSH, FLUSH));
     runtime.shutdown_background();
     ended
 }

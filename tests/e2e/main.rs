@@ -16,6 +16,7 @@ mod bad_input;
 mod copied;
 mod dev;
 mod faults;
+mod freeze;
 mod kill;
 mod lifecycle;
 mod survive;

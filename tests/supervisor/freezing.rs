@@ -12,7 +12,8 @@ fn states(w: &World, pids: &[i32]) -> String {
 }
 
 fn until_frozen(w: &World) {
-    until("everything to stand", || (w.status()?["state"] == "frozen").then_some(()));
+    let proved = |reason: &str| reason.starts_with("frozen for");
+    until("everything to stand", || proved(w.status()?["reason"].as_str()?).then_some(()));
 }
 
 scenario!(a_whole_descent_stands_and_goes_on_and_a_stop_needs_no_thaw, |w| {
@@ -58,7 +59,7 @@ scenario!(nothing_is_frozen_while_a_short_lived_child_works, |w| {
     let work = format!("echo $$ >> {pids}; while [ ! -e {go} ]; do sleep 0.02; done");
     w.shell(
         "db",
-        &format!("echo $$ >> {pids}; {} until {go} & wait $!; exec {} wait", w.fake(), w.fake()),
+        &format!("{} pid {pids} until {go} & wait $!; exec {} wait", w.fake(), w.fake()),
         "helpers = \"short-lived\"",
     );
     w.shell("other", &work, "freezes = false\nrestart = { when = \"never\" }");
@@ -79,15 +80,17 @@ scenario!(nothing_is_frozen_while_a_short_lived_child_works, |w| {
 
 scenario!(what_stands_is_not_late_and_a_service_that_goes_on_is_supervised, |w| {
     let marks = w.file("marks");
-    // Its watchdog is short, and it says that it lives only when it moves.
+    // Its watchdog is short, and it says that it lives only when it moves. (Whoever notifies lives for a moment after
+    // that: the kernel says who it was only while it is there.)
     let beat =
-        format!("echo up >> {marks}; while true; do {} ready notify WATCHDOG=1; sleep 0.1; done", w.fake());
+        format!("echo up >> {marks}; while true; do {} ready notify WATCHDOG=1 sleep 100; done", w.fake());
     w.shell("db", &beat, "ready = { notify = true }\nwatchdog = \"1s\"\nhelpers = \"resident\"");
     let (pid, go) = (w.file("web"), w.file("ups"));
     w.service("web", &["mark", &go, "up", "pid", &pid, "wait"], "freezes = false");
     w.start();
     w.until_state("db", "ready");
-    assert_eq!(w.says(&["freeze"]).0, 0);
+    let (code, why) = w.says(&["freeze"]);
+    assert_eq!(code, 0, "{why}{}", w.log());
     let frozen = Instant::now();
     let web = w.pid_in("web");
     assert!(!states(w, &[web]).contains('T'));
@@ -105,7 +108,7 @@ scenario!(what_stands_is_not_late_and_a_service_that_goes_on_is_supervised, |w| 
 scenario!(who_quiesces_is_asked_first_answers_and_is_told_when_it_goes_on, |w| {
     let marks = w.file("marks");
     let script = format!(
-        "trap 'echo asked >> {marks}; {fake} notify X_SUPAFLY_QUIESCED=1' USR1; \
+        "trap 'echo asked >> {marks}; {fake} notify X_SUPAFLY_QUIESCED=1 sleep 300' USR1; \
          trap 'echo resumed >> {marks}' USR2; trap 'exit 0' TERM; echo up >> {marks}; \
          while true; do sleep 0.02; done",
         fake = w.fake()

@@ -92,3 +92,14 @@ scenario!(a_secret_file_that_is_missing_is_named_and_its_service_alone_fails, |w
     w.until_marked("marks", "up");
     assert_eq!(w.stop(), 0);
 });
+
+scenario!(a_service_of_another_user_can_open_its_own_stderr_by_name, |w| {
+    if !crate::harness::is_root() {
+        skip("not root: users cannot be changed");
+        return;
+    }
+    w.shell("db", "echo by name > /dev/stderr; exec sleep 3600", "user = \"nobody\"");
+    w.start();
+    until("the line", || w.says(&["logs", "db"]).1.contains("by name").then_some(()));
+    assert_eq!(w.stop(), 0);
+});

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 /// How much is read at once.
 const READ: usize = 64 << 10;
-/// How much is read for one ending before others get a turn: more than a pipe holds.
+/// How much is read for one ending before others get a turn: as much as a pipe may hold, and once more to see its end.
 const DRAIN: usize = 1 << 20;
 
 thread_local! {
@@ -102,7 +102,7 @@ impl Capture {
     }
 
     fn drain_up_to(&self, most: usize) {
-        for _ in 0..most / READ {
+        for _ in 0..=most / READ {
             if self.inner.read() != Read::Some {
                 return self.inner.finish();
             }

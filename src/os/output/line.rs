@@ -119,8 +119,7 @@ impl<'a> Line<'a> {
                 let _ = serde_json::to_writer(&mut *out, self);
             }
             Shape::Text => {
-                let time = self.time.round(jiff::Unit::Millisecond).unwrap_or(self.time);
-                let _ = write!(out, "{time} {:<10} {:<5} ", self.service, self.level.shown());
+                let _ = write!(out, "{:.3} {:<10} {:<5} ", self.time, self.service, self.level.shown());
                 push_printable(out, &self.flat());
                 if self.more {
                     out.extend_from_slice(" \\".as_bytes());
@@ -175,7 +174,7 @@ mod tests {
         line.write(Shape::Text, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "2026-01-02T03:04:05Z web        WARN  a \"b\"\\u{1b}[31m\n"
+            "2026-01-02T03:04:05.000Z web        WARN  a \"b\"\\u{1b}[31m\n"
         );
     }
 

@@ -86,6 +86,27 @@ fn a_kept_line_is_written_as_the_line_was() {
 }
 
 #[test]
+fn our_own_lines_are_kept_with_their_fields() {
+    let rings = Rings::new();
+    let writer = crate::os::output::Writer::start(Shape::Json, std::io::sink()).unwrap().with_rings(&rings);
+    let mut line = Line::new("supafly", Level::Warn, "will be started again");
+    line.fields.insert("service".to_owned(), "db".into());
+    line.fields.insert("count".to_owned(), 3.into());
+    writer.line(writer.source("supafly"), &line);
+    let recent = rings.since(Some("supafly"), 0);
+    assert_eq!(texts(&recent), ["will be started again service=db count=3"]);
+    assert_eq!(recent.lines[0].level, Level::Warn);
+}
+
+#[test]
+fn a_quiet_service_costs_next_to_nothing() {
+    let ring = Ring::default();
+    push(&ring, "ready to accept connections");
+    let lines = ring.lock();
+    assert!(lines.text.capacity() + lines.entries.capacity() * size_of::<Entry>() < 1_024);
+}
+
+#[test]
 fn whoever_waits_misses_no_line() {
     let rings = Rings::new();
     let ring = rings.ring("a");

@@ -99,9 +99,9 @@ fn claim(text: &str) -> Claim {
         [b'0'..=b'9', _, b'/', ..] => diagnostic(text),
         [b'0'..=b'9', _, _, b'0'..=b'9', b'-', ..] => dated(text),
         [b'0'..=b'9' | b':', ..] => access(text).unwrap_or_default(),
-        [b'a'..=b'f', ..] => access(text).unwrap_or_else(|| Claim::level(spoken(text))),
+        [b'a'..=b'f', ..] => access(text).unwrap_or_else(|| plain(text)),
         [] => Claim::default(),
-        _ => Claim::level(spoken(text)),
+        _ => plain(text),
     }
 }
 
@@ -128,6 +128,17 @@ fn named(word: &str) -> Option<Level> {
 /// Lines that belong to the message before, as Postgres writes them.
 fn follows(word: &str) -> bool {
     ["DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION", "BACKTRACE"].contains(&word)
+}
+
+/// Text with neither time nor process, as the clients of Postgres write it too.
+fn plain(text: &str) -> Claim {
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let word = word.strip_suffix(':').unwrap_or_default();
+    let line = || text.starts_with("LINE ") && rest.starts_with(|c: char| c.is_ascii_digit());
+    if follows(word) || line() {
+        return Claim { follows: true, ..Claim::default() };
+    }
+    Claim::level(spoken(text))
 }
 
 /// The level with which a text begins: `WARN …`, `[error] …`, `Error: …`, `pg_ctl: error: …`, or a panic of ours.

@@ -87,6 +87,11 @@ fn what_continues_a_line_is_as_grave_as_that_line() {
     assert_eq!(level("2026-11-25 10:00:00.123 UTC [7] LOG:  checkpoint starting"), Level::Info);
     assert_eq!(level("2026-11-25 10:00:00.123 UTC [7] HINT:  of a log line"), Level::Info);
     assert_eq!(level("    at ERROR"), Level::Info);
+    assert_eq!(level("ERROR:  relation \"nothere\" does not exist"), Level::Error);
+    assert_eq!(level("LINE 2:  nothere"), Level::Error);
+    assert_eq!(level("         ^"), Level::Error);
+    assert_eq!(level("HINT:  what a client shows"), Level::Error);
+    assert_eq!(level("LINE is a word"), Level::Info);
     let first = listener.hear("2026-11-25 10:00:00.123 UTC [7] FATAL:  long", Some(1), now);
     assert_eq!(
         listener.hear("2026-11-25 10:00:01.123 UTC [7] LOG:  in the second part", Some(2), now),

@@ -279,7 +279,7 @@ impl Batch {
         if let Some(last) = written.last() {
             before.torn = *last != b'\n';
         }
-        before.failed = !rest.is_empty() || sink.flush().is_err();
+        before.failed = !rest.is_empty() || patiently(|| sink.flush()).is_err();
         if rest.is_empty() {
             return 0;
         }
@@ -290,14 +290,22 @@ impl Batch {
     }
 }
 
-/// Writes all of it, if it can; how much it could. A sink that somebody set to nonblocking is waited for; a dead one
-/// (closed, full disk) takes nothing.
+/// Writes all of it, if it can; how much it could. A dead sink (closed, full disk) takes nothing.
 fn write_patiently(sink: &mut impl Write, bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while !rest.is_empty() {
-        match sink.write(rest) {
-            Ok(0) => break,
+        match patiently(|| sink.write(rest)) {
+            Ok(0) | Err(_) => break,
             Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+        }
+    }
+    bytes.len() - rest.len()
+}
+
+/// Again and again, while a sink that somebody set to nonblocking only wants time.
+fn patiently<T>(mut act: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match act() {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 let stdout = std::io::stdout();
@@ -305,8 +313,7 @@ fn write_patiently(sink: &mut impl Write, bytes: &[u8]) -> usize {
                 let mut poll = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLOUT)];
                 let _ = nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(1_000_u16));
             }
-            Err(_) => break,
+            done => return done,
         }
     }
-    bytes.len() - rest.len()
 }

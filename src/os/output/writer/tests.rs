@@ -142,3 +142,29 @@ proptest! {
         }
     }
 }
+
+/// Keeps what it is given until it is flushed, which at first it cannot be.
+struct Lazy(Vec<u8>, u8, mpsc::Sender<Vec<u8>>);
+
+impl Write for Lazy {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.1 += 1;
+        if self.1 < 3 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let _ = self.2.send(std::mem::take(&mut self.0));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_that_wants_time_to_flush_gets_it() {
+    let (tell, told) = mpsc::channel();
+    let writer = Writer::start(Shape::Text, Lazy(Vec::new(), 0, tell)).unwrap();
+    writer.line(writer.source("a"), &Line::new("a", Level::Info, "the only one"));
+    until(&told, "the only one");
+}
