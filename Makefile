@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 
-.PHONY: help dev test lint fmt parts clean-dev
+.PHONY: help dev test lint fmt docs parts clean-dev
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ lint: ## clippy, fmt, deny: must be clean
 
 fmt: ## format the code
 	@$(CARGO) fmt
+
+docs: ## write the pages that are made from the code
+	@SUPAFLY_BLESS=1 $(CARGO) test -q --test layering the_page_of >/dev/null
 
 parts: ## install what tests need beyond Rust, Go and npm
 	@scripts/parts/all.sh

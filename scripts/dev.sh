@@ -63,6 +63,8 @@ fi
 export SUPAFLY_SERVICES=$home/services SUPAFLY_DATA=$home/data SUPAFLY_RUN=$home/run SUPAFLY_PG_PORT=$port
 export SUPAFLY_STORE=${SUPAFLY_STORE:-file://$home/store} SUPAFLY_TAKEOVER=${SUPAFLY_TAKEOVER:-auto}
 export SUPAFLY_PG_LISTEN=${SUPAFLY_PG_LISTEN:-127.0.0.1} SUPAFLY_LOG_FORMAT=${SUPAFLY_LOG_FORMAT:-text}
+# Whichever ports are free: `status` and the message below say which, so that two of these never fight.
+export SUPAFLY_WEB_LISTEN=${SUPAFLY_WEB_LISTEN:-127.0.0.1:0} SUPAFLY_WEB_PRIVATE=${SUPAFLY_WEB_PRIVATE:-127.0.0.1:0}
 say "data $SUPAFLY_DATA · archive $SUPAFLY_STORE · port $port · logs follow, Ctrl-C stops"
 
 # Told when ready by a process that is not ours to supervise: twice forked, it ends with the first answer or with us.
@@ -72,7 +74,8 @@ us=$$
     kill -0 "$us" 2>/dev/null || exit 0
     sleep 0.1
   done
-  printf '\nsupafly: ready\n  psql    psql -h %s -p %s -U postgres\n  status  SUPAFLY_RUN=%s %s status\n\n' \
-    "$SUPAFLY_RUN/postgres" "$port" "$SUPAFLY_RUN" "$home/supafly" >&2
+  address() { "$home/supafly" status --json | sed -n "s/.*\"$1_address\": \"\(.*\)\".*/\1/p"; }
+  printf '\nsupafly: ready\n  psql    psql -h %s -p %s -U postgres\n  page    http://%s/ (health: http://%s/health/ready)\n  status  SUPAFLY_RUN=%s %s status\n\n' \
+    "$SUPAFLY_RUN/postgres" "$port" "$(address private)" "$(address health)" "$SUPAFLY_RUN" "$home/supafly" >&2
 ) & )
 exec "$home/supafly" run

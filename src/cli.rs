@@ -1,13 +1,16 @@
 //! The command line: what can be typed, and which module answers it.
 
 use crate::config::Settings;
+use crate::control::commands::{self, LogArgs, Patience, Shown, Watch, Which, Wish};
 use crate::exit::{Exit, Failure};
-use crate::{archive, control, facts, keeper, owner, postgres, secrets, supervisor, telemetry, walg};
+use crate::supervisor::Setting;
+use crate::{archive, facts, keeper, owner, postgres, secrets, supervisor, telemetry, walg, web};
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// One binary that turns one machine into a complete Supabase-style Postgres.
 #[derive(Debug, Parser)]
@@ -18,6 +21,8 @@ use std::process::ExitCode;
     after_help = "Examples:
   supafly run                    start everything (PID 1 of an image, or a child of another init)
   supafly status                 what runs, since when, and what is protected
+  supafly logs -f postgres       what a service says
+  supafly restart postgrest      one service down and up again
   supafly health --ready         exit 0 when clients can be served, else 1 and the reason
   supafly check                  read all configuration and say everything that is wrong
   supafly backup now             take a base backup and verify it
@@ -44,18 +49,55 @@ enum Command {
     /// What runs, since when, and what is protected
     #[command(after_help = "Examples:
   supafly status
+  supafly status --watch
   supafly status --json | jq '.services[].state'")]
-    Status(Output),
+    Status(StatusArgs),
+    /// What services have said lately
+    #[command(after_help = "Examples:
+  supafly logs                   the recent lines of all services
+  supafly logs -f postgres       go on with what Postgres says
+  supafly logs -n 20 supafly     the supervisor's own last 20 lines
+  supafly logs --json | jq .message")]
+    Logs(Logs),
+    /// Start a service that is down, held or has failed
+    #[command(after_help = "Examples:
+  supafly start claim            try again what is held
+  supafly start --no-wait pooler")]
+    Start(One),
+    /// Stop a service (everything: send SIGTERM to `supafly run`)
+    #[command(after_help = "Examples:
+  supafly stop postgrest
+  supafly stop --with-dependents postgres")]
+    Stop(Several),
+    /// Stop a service and start it again; who comes after it goes on
+    #[command(after_help = "Examples:
+  supafly restart postgrest
+  supafly restart --with-dependents postgres   and all that come after it")]
+    Restart(Several),
+    /// Let everything stand still, proved, until `thaw` (also: SIGUSR1)
+    #[command(after_help = "Examples:
+  supafly freeze
+  supafly freeze --wait 30s      try again while an archive command is under way")]
+    Freeze {
+        /// How long to try again while work is under way
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        wait: Option<Duration>,
+    },
+    /// Let everything go on (also: SIGUSR2)
+    #[command(after_help = "Example:\n  supafly thaw")]
+    Thaw,
     /// Is it alive, is it ready: exit 0 or 1, with the reason
     #[command(after_help = "Examples:
   supafly health --ready    for HEALTHCHECK: can clients be served?
-  supafly health --live     is the supervisor itself alive?")]
+  supafly health --live     is the supervisor itself alive?
+  supafly health --service postgrest")]
     Health(Health),
     /// Read settings and service files and say everything that is wrong, at once
     #[command(after_help = "Examples:
   supafly check
-  supafly check --services ./services")]
-    Check(Services),
+  supafly check --services ./services
+  supafly check --json | jq .stop")]
+    Check(CheckArgs),
     /// Base backups
     #[command(subcommand)]
     Backup(Backup),
@@ -83,6 +125,9 @@ enum Command {
     /// Role: adopt, initialise or restore the data directory
     #[command(hide = true)]
     Datadir,
+    /// Role: health routes, status, metrics and page over HTTP
+    #[command(hide = true)]
+    Web,
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +145,76 @@ struct Output {
 }
 
 #[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    output: Output,
+    /// Go on: on a terminal in place, elsewhere at each change
+    #[arg(long, short)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    services: Services,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Logs {
+    /// Of this service only; `supafly` is the supervisor itself
+    service: Option<String>,
+    /// Go on with what comes
+    #[arg(long, short)]
+    follow: bool,
+    /// At most so many of the lines that are there
+    #[arg(long, short = 'n', value_name = "N")]
+    lines: Option<usize>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct One {
+    /// Its name
+    service: String,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+struct Several {
+    /// Its name
+    service: String,
+    /// And those who come after it: they go first, and come back last
+    #[arg(long)]
+    with_dependents: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+struct Waiting {
+    /// How long to wait for the outcome
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    wait: Duration,
+    /// Do not wait: that it was accepted is enough
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+}
+
+impl Waiting {
+    const fn patience(&self) -> Patience {
+        if self.no_wait { Patience::None } else { Patience::For(self.wait) }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::spec::duration::parse(text).ok_or_else(|| "write 500ms, 10s or 2m".to_owned())
+}
+
+#[derive(Debug, Args)]
 #[group(multiple = false)]
 struct Health {
     /// Is the supervisor itself alive?
@@ -108,6 +223,9 @@ struct Health {
     /// Can clients be served? (the default)
     #[arg(long)]
     ready: bool,
+    /// Is this one service ready, or done?
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,11 +265,34 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let config = cli.config.as_deref();
     match cli.command {
         Command::Run(services) => supervisor::run(run_args(&settings, services, config)?),
-        Command::Check(services) => check(&settings, services, config),
-        Command::Status(output) => control::commands::status(&settings.run, output.json),
-        Command::Health(Health { live, ready: _ }) => {
-            let which = if live { control::commands::Which::Live } else { control::commands::Which::Ready };
-            control::commands::health(&settings.run, which)
+        Command::Check(args) => check(&settings, args, config),
+        Command::Status(StatusArgs { output, watch }) => {
+            let shown = if output.json { Shown::Json } else { Shown::Table };
+            commands::status(&settings.run, shown, if watch { Watch::On } else { Watch::Once })
+        }
+        Command::Logs(Logs { service, follow, lines, output }) => {
+            commands::logs(&settings.run, &LogArgs { service, follow, lines, json: output.json })
+        }
+        Command::Start(One { service, waiting }) => {
+            commands::wish(&settings.run, &Wish::Start(service), waiting.patience())
+        }
+        Command::Stop(Several { service, with_dependents, waiting }) => {
+            commands::wish(&settings.run, &Wish::Stop(service, with_dependents), waiting.patience())
+        }
+        Command::Restart(Several { service, with_dependents, waiting }) => {
+            commands::wish(&settings.run, &Wish::Restart(service, with_dependents), waiting.patience())
+        }
+        Command::Freeze { wait } => {
+            commands::wish(&settings.run, &Wish::Freeze, wait.map_or(Patience::None, Patience::For))
+        }
+        Command::Thaw => commands::wish(&settings.run, &Wish::Thaw, Patience::None),
+        Command::Health(Health { live, ready: _, service }) => {
+            let which = match (live, service) {
+                (_, Some(name)) => Which::Service(name),
+                (true, None) => Which::Live,
+                (false, None) => Which::Ready,
+            };
+            commands::health(&settings.run, &which)
         }
         Command::Backup(Backup::Now(output)) => keeper::client::backup_now(&settings, output.json),
         Command::Backup(Backup::List(output)) => keeper::client::backup_list(&settings, output.json),
@@ -161,6 +302,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Claim => role(&settings, owner::claim_role),
         Command::Keeper => role(&settings, keeper::run),
         Command::Datadir => role(&settings, postgres::datadir_role),
+        Command::Web => role(&settings, web::run),
     }
 }
 
@@ -205,15 +347,7 @@ fn run_args(
     })
 }
 
-fn check(settings: &Settings, services: Services, config: Option<&Path>) -> Result<Exit, Failure> {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{:<16} {:<34} SOURCE", "SETTING", "VALUE");
-    for (key, value) in settings.shown() {
-        let source = settings.sources.get(key).map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(out, "{key:<16} {value:<34} {source}");
-    }
-    let _ = writeln!(out);
-    drop(out);
+fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let crypto = walg::crypto_variables(&facts::environment());
     if !crypto.is_empty() {
         return Err(Failure::config(format!(
@@ -222,5 +356,14 @@ fn check(settings: &Settings, services: Services, config: Option<&Path>) -> Resu
             crypto.join(", ")
         )));
     }
-    supervisor::check(&run_args(settings, services, config)?)
+    let shown: Vec<Setting> = settings
+        .shown()
+        .map(|(key, value)| Setting {
+            key,
+            value,
+            source: settings.sources.get(key).map(ToString::to_string).unwrap_or_default(),
+        })
+        .collect();
+    let form = if args.output.json { Shown::Json } else { Shown::Table };
+    supervisor::check(&run_args(settings, args.services, config)?, shown, form)
 }

@@ -2,7 +2,7 @@
 //!
 //! `supafly run` is a small, generic supervisor ([`supervisor`], [`os`], [`control`], deciding in [`state`] and
 //! [`plan`]); everything else is a role of the same binary, run as an ordinary service from `services/*.toml`
-//! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`]). `ARCHITECTURE.md` has the picture.
+//! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`], [`web`]). `ARCHITECTURE.md` has the picture.
 
 pub mod archive;
 pub mod cli;
@@ -26,3 +26,4 @@ pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod walg;
+pub mod web;

@@ -56,7 +56,8 @@ impl Plan {
         }
         let specs = named;
         for spec in specs.values() {
-            let named = spec.requires.iter().chain(&spec.after).chain(&spec.fence_by);
+            let outage = spec.after_outage.as_ref().map(|rule| &rule.of);
+            let named = spec.requires.iter().chain(&spec.after).chain(&spec.fence_by).chain(outage);
             for unknown in named.filter(|n| !specs.contains_key(*n)) {
                 let all: Vec<_> = specs.keys().map(ServiceName::as_str).collect();
                 let message = format!("names `{unknown}`, which is no service; there are {}", all.join(", "));

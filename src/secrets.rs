@@ -24,6 +24,8 @@ use std::path::Path;
 const KEEPER: &str = "supafly";
 /// The user that runs Postgres.
 const POSTGRES: &str = "postgres";
+/// The user that answers over HTTP.
+const WEB: &str = "supafly-web";
 
 /// Who a file or directory is for.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,11 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     if let Some(value) = given(&env, "POSTGRES_PASSWORD")? {
         write(&password, value.as_bytes(), 0o400, us)?;
     }
+    // A machine whose service files know no `web` need not have its user.
+    match if root { user(WEB) } else { Ok(us) } {
+        Ok(web) => web_token(&settings.web_token(), given(&env, "WEB_TOKEN")?, web)?,
+        Err(e) => tracing::warn!("no token for the private routes of `web`: {e}"),
+    }
     if !root {
         tracing::warn!("not root: every service runs as one user, so Postgres could read the store's keys");
     }
@@ -97,6 +104,26 @@ pub fn made_password(settings: &Settings) -> Result<Secret, Failure> {
     write(&path, made.as_bytes(), 0o400, Owner { uid: Uid::effective(), gid: Gid::effective() })?;
     tracing::info!(file = %path.display(), "made a password for the database role postgres");
     Ok(Secret::new(made))
+}
+
+/// The token of the private routes: the one given, else the one kept, else a new one.
+fn web_token(path: &Path, given: Option<String>, web: Owner) -> Result<(), Failure> {
+    let token = match given {
+        // A header cannot carry it, so nobody could ever show it.
+        Some(token) if !token.bytes().all(|b| b.is_ascii_graphic()) => {
+            return Err(Failure::config(
+                "WEB_TOKEN holds blanks or more than plain ASCII: give letters and digits",
+            ));
+        }
+        Some(token) => token,
+        None => match fs::read_to_string(path) {
+            Ok(kept) if !kept.is_empty() => kept,
+            Ok(_) => random_text(32),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => random_text(32),
+            Err(e) => return Err(unusable(path, "read this file", &e)),
+        },
+    };
+    write(path, token.as_bytes(), 0o400, web)
 }
 
 fn user(name: &str) -> Result<Owner, Failure> {
@@ -297,6 +324,23 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o400);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_token_is_made_once_kept_and_replaced_by_one_that_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web-token");
+        let us = Owner { uid: Uid::effective(), gid: Gid::effective() };
+        web_token(&path, None, us).unwrap();
+        let made = fs::read_to_string(&path).unwrap();
+        assert_eq!(made.len(), 32);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o400);
+        web_token(&path, None, us).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), made);
+        web_token(&path, Some("given".to_owned()), us).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "given");
+        let wrong = web_token(&path, Some("two words".to_owned()), us).unwrap_err();
+        assert!(wrong.exit == Exit::Config && !wrong.to_string().contains("two words"), "{wrong}");
     }
 
     #[test]

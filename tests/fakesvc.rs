@@ -8,7 +8,7 @@
 //! milliseconds) · `until FILE` (that it exists) · `on SIGNAL CODE` (only this one ends it, TERM does not) ·
 //! `slow MS FILE NAME` (at TERM mark `stopping NAME`, later `stopped NAME`) · `signals FILE` (mark each, end at none) ·
 //! `hold FILE` (keep it open) · `raise SIGNAL` · `hog MB` (of memory, kept) · `trace PID` (stop it as a debugger does)
-//! · `run PROGRAM` (and wait for it) · `alive MS` (say so, for ever)
+//! · `run PROGRAM` (and wait for it) · `alive MS` (say so, for ever) · `fade MS` (until TERM, and so long after it)
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
@@ -64,6 +64,13 @@ fn main() -> ExitCode {
                 let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
                 let _ = signals.forever().next();
                 mark(&file, &format!("stopped {name}"));
+                return ExitCode::SUCCESS;
+            }
+            "fade" => {
+                let late = Duration::from_millis(word().parse().expect("a number"));
+                let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
+                let _ = signals.forever().next();
+                std::thread::sleep(late);
                 return ExitCode::SUCCESS;
             }
             "notify" => drop(supafly::control::client::notify(&word().replace("\\n", "\n"))),

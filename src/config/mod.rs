@@ -12,6 +12,7 @@ pub use table::{Row, TABLE};
 
 use crate::spec::duration;
 use crate::spec::problem::{Problem, Problems};
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -73,6 +74,15 @@ pub enum Mode {
     Strict,
 }
 
+/// Where something listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// There; with port 0 on whichever port is free.
+    At(SocketAddr),
+}
+
 /// Output of our own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -127,6 +137,8 @@ pub struct Settings {
     pub pg_port: u16,
     pub pg_listen: String,
     pub pg_locale: String,
+    pub web_listen: Listen,
+    pub web_private: Listen,
     pub walg: Option<PathBuf>,
     pub postgrest: Option<PathBuf>,
     pub pgbouncer: Option<PathBuf>,
@@ -188,6 +200,8 @@ impl Settings {
             }),
             pg_listen: get.text("pg_listen", "*", |s| Ok(s.to_owned())),
             pg_locale: get.text("pg_locale", "C.UTF-8", |s| Ok(s.to_owned())),
+            web_listen: get.text("web_listen", get.default("web_listen"), parse_listen),
+            web_private: get.text("web_private", get.default("web_private"), parse_listen),
             walg: get.optional("walg"),
             postgrest: get.optional("postgrest"),
             pgbouncer: get.optional("pgbouncer"),
@@ -214,6 +228,12 @@ impl Settings {
     #[must_use]
     pub fn store_credentials(&self) -> PathBuf {
         self.own().join("secrets").join("store")
+    }
+
+    /// The token that the private routes of `web` ask for, made by `secrets` for `supafly-web`.
+    #[must_use]
+    pub fn web_token(&self) -> PathBuf {
+        self.own().join("secrets").join("web-token")
     }
 
     /// Keeper's socket, in a directory that only keeper may write and only Postgres's group may enter.
@@ -255,9 +275,13 @@ impl Getter<'_> {
         })
     }
 
+    /// As the table shows it: for settings whose default is not computed.
+    fn default(&self, key: &'static str) -> &'static str {
+        TABLE.iter().find(|row| row.key == key).map_or("", |row| row.default)
+    }
+
     fn path(&mut self, key: &'static str) -> PathBuf {
-        let default = TABLE.iter().find(|row| row.key == key).map_or("", |row| row.default);
-        self.text(key, default, absolute)
+        self.text(key, self.default(key), absolute)
     }
 
     fn optional(&mut self, key: &'static str) -> Option<PathBuf> {
@@ -276,6 +300,7 @@ macro_rules! from_default {
 from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
+    Listen => Listen::Off,
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -310,6 +335,15 @@ fn parse_store(text: &str) -> Result<StoreUrl, String> {
     }
 }
 
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    text.parse()
+        .map(Listen::At)
+        .map_err(|_| "an address with its port, such as 127.0.0.1:8080 or [::]:8080, or `off`".to_owned())
+}
+
 fn parse_takeover(text: &str) -> Result<Takeover, String> {
     match text {
         "never" => Ok(Takeover::Never),
@@ -338,6 +372,15 @@ impl fmt::Display for StoreUrl {
             StoreUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
             StoreUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
             StoreUrl::File { dir } => write!(f, "file://{}", dir.display()),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Off => f.write_str("off"),
+            Listen::At(address) => write!(f, "{address}"),
         }
     }
 }
@@ -382,6 +425,8 @@ impl Settings {
             ("pg_port", self.pg_port.to_string()),
             ("pg_listen", self.pg_listen.clone()),
             ("pg_locale", self.pg_locale.clone()),
+            ("web_listen", self.web_listen.to_string()),
+            ("web_private", self.web_private.to_string()),
             ("walg", path(&self.walg)),
             ("postgrest", path(&self.postgrest)),
             ("pgbouncer", path(&self.pgbouncer)),

@@ -49,6 +49,13 @@ pub const TABLE: &[Row] = &[
     row("pg_port", "SUPAFLY_PG_PORT", "5432", "Postgres's port"),
     row("pg_listen", "SUPAFLY_PG_LISTEN", "*", "Postgres's listen_addresses"),
     row("pg_locale", "SUPAFLY_PG_LOCALE", "C.UTF-8", "locale of a new cluster"),
+    row("web_listen", "SUPAFLY_WEB_LISTEN", "[::]:8080", "address of the open health routes, or off"),
+    row(
+        "web_private",
+        "SUPAFLY_WEB_PRIVATE",
+        "127.0.0.1:9187",
+        "address of status, metrics and page, or off; elsewhere than on loopback with a token",
+    ),
     row("walg", "SUPAFLY_WALG", "wal-g, else walrus, from PATH", "the backup engine"),
     row("postgrest", "SUPAFLY_POSTGREST", "postgrest from PATH", "PostgREST"),
     row("pgbouncer", "SUPAFLY_PGBOUNCER", "pgbouncer from PATH", "PgBouncer"),

@@ -62,6 +62,21 @@ fn a_takeover_names_one_epoch_with_or_without_zeros() {
 }
 
 #[test]
+fn what_listens_has_an_address_with_its_port_or_is_off() {
+    let s = Settings::read(None, &env(&[])).unwrap();
+    assert_eq!(
+        (s.web_listen.to_string(), s.web_private.to_string()),
+        ("[::]:8080".into(), "127.0.0.1:9187".into())
+    );
+    let text = "web_listen = \"off\"\nweb_private = \"0.0.0.0:0\"\n";
+    let s = Settings::read(Some(("f", text)), &env(&[])).unwrap();
+    assert_eq!(s.web_listen, Listen::Off);
+    assert_eq!(s.web_private, Listen::At("0.0.0.0:0".parse().unwrap()));
+    let e = Settings::read(None, &env(&[("SUPAFLY_WEB_LISTEN", "8080")])).unwrap_err().to_string();
+    assert!(e.contains("SUPAFLY_WEB_LISTEN: `8080` should be an address with its port"), "{e}");
+}
+
+#[test]
 fn a_secret_is_not_shown() {
     assert_eq!(format!("{:?}", Secret::new("hunter2")), "(secret)");
 }

@@ -15,12 +15,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Version of the control protocol. `status` and `stop` of version 1 keep working in every later release.
 pub const VERSION: u32 = 1;
 
 /// How long a request may take altogether before the caller goes on without an answer.
-const PATIENCE_MS: i64 = 2_000;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An answer longer than this is not one of ours.
 const LONGEST_ANSWER: u64 = 16 << 20;
@@ -88,21 +89,63 @@ pub fn report(run: &Path, report: &Report) -> Result<(), ClientError> {
 /// # Errors
 /// No supervisor, no answer in time, or an answer that says no.
 pub fn request(run: &Path, verb: &str, arguments: &[(&str, Value)]) -> Result<Value, ClientError> {
+    request_within(run, verb, arguments, PATIENCE)
+}
+
+/// The same for requests that are answered when they have come true.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_within(
+    run: &Path,
+    verb: &str,
+    arguments: &[(&str, Value)],
+    patience: Duration,
+) -> Result<Value, ClientError> {
     let path = run.join("control.sock");
-    let failed = |verb| {
-        let path = path.clone();
-        move |source| ClientError::Io { verb, path, source }
-    };
-    let mut stream = dial(&path)?;
+    let stream = send(&path, verb, arguments, patience)?;
+    first_answer(&path, &mut BufReader::new(stream.take(LONGEST_ANSWER)))
+}
+
+/// Asks for lines: the number of the newest one, and a reader of one object a line that waits as long as it takes.
+///
+/// # Errors
+/// As [`request`].
+pub fn lines(run: &Path, arguments: &[(&str, Value)]) -> Result<(u64, impl BufRead + use<>), ClientError> {
+    let path = run.join("control.sock");
+    let stream = send(&path, "logs", arguments, PATIENCE)?;
+    let patient = stream.try_clone().and_then(|s| s.set_read_timeout(None).map(|()| s));
+    let mut reader = BufReader::new(stream);
+    let answer = first_answer(&path, &mut reader)?;
+    patient.map_err(|source| ClientError::Io { verb: "wait for lines", path, source })?;
+    Ok((answer.get("newest").and_then(Value::as_u64).unwrap_or(0), reader))
+}
+
+fn send(
+    path: &Path,
+    verb: &str,
+    arguments: &[(&str, Value)],
+    patience: Duration,
+) -> Result<UnixStream, ClientError> {
+    let mut stream = dial(path, patience)?;
     let mut object = serde_json::Map::new();
     object.insert("v".to_owned(), VERSION.into());
     object.insert("verb".to_owned(), verb.into());
     object.extend(arguments.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
     let mut line = Value::Object(object).to_string();
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(failed("write the request"))?;
+    stream.write_all(line.as_bytes()).map_err(|source| ClientError::Io {
+        verb: "write the request",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(stream)
+}
+
+fn first_answer(path: &Path, reader: &mut impl BufRead) -> Result<Value, ClientError> {
+    let failed = |verb| move |source| ClientError::Io { verb, path: path.to_path_buf(), source };
     let mut answer = String::new();
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer).map_err(failed("read the answer"))?;
+    reader.read_line(&mut answer).map_err(failed("read the answer"))?;
     if answer.is_empty() {
         let end = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it hung up without an answer");
         return Err(failed("read the answer")(end));
@@ -139,7 +182,7 @@ pub fn notify(state: &str) -> std::io::Result<bool> {
 }
 
 /// Connects with the deadline already set: a supervisor with a full backlog must not hang us.
-fn dial(path: &Path) -> Result<UnixStream, ClientError> {
+fn dial(path: &Path, patience: Duration) -> Result<UnixStream, ClientError> {
     let failed = |e: nix::Error| {
         if matches!(e, nix::Error::ENOENT | nix::Error::ECONNREFUSED) {
             ClientError::Absent(path.to_path_buf())
@@ -148,7 +191,7 @@ fn dial(path: &Path) -> Result<UnixStream, ClientError> {
         }
     };
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
-    let patience = TimeVal::milliseconds(PATIENCE_MS);
+    let patience = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
     setsockopt(&fd, sockopt::SendTimeout, &patience).map_err(failed)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &patience).map_err(failed)?;
     connect(fd.as_raw_fd(), &UnixAddr::new(path).map_err(failed)?).map_err(failed)?;

@@ -4,6 +4,8 @@
 //! many the one that has been there longest goes.
 
 use super::client::Report;
+use crate::os::output::{Rings, Shape};
+use crate::state::Dependents;
 use nix::unistd::Group;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -11,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -21,6 +24,8 @@ const CLIENTS: usize = 128;
 const LONGEST: u64 = 256 << 10;
 /// How long a client may take for its next request, and for reading an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long lines are gathered for a client that follows.
+const BATCH: Duration = Duration::from_millis(50);
 
 /// Who asks, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,20 +43,46 @@ pub enum Verb {
     Status,
     /// Facts of the caller's own service.
     Report(Box<Report>),
-    /// One service, or everything.
-    Stop(Option<String>),
+    /// Everything.
+    StopAll,
     /// One service.
+    Stop(String, Dependents),
+    /// One service that is down, was held or failed.
     Start(String),
-    /// One service that holds or failed, or all such.
-    Retry(Option<String>),
+    /// One service: down and up again.
+    Restart(String, Dependents),
+    /// All services that are held or failed.
+    Retry,
+    /// Recent lines, of one service or of all.
+    Logs(Wanted),
     /// As USR1.
     Freeze,
     /// As USR2.
     Thaw,
 }
 
+/// Which lines a client wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of one service; of all.
+    pub service: Option<String>,
+    /// Only those after this number.
+    pub after: u64,
+    /// Whether to go on with what comes.
+    pub follow: Follow,
+}
+
+/// Whether a client stays for what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// It does.
+    Yes,
+    /// It has enough with what is there.
+    No,
+}
+
 /// The answer to a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// It is done or under way.
     Accepted,
@@ -61,6 +92,8 @@ pub enum Answer {
     Rejected(String),
     /// The status asked for.
     Status(Box<Value>),
+    /// The lines asked for, from these rings.
+    Lines(Rings, Wanted),
 }
 
 impl Answer {
@@ -69,6 +102,7 @@ impl Answer {
             Answer::Accepted => json!({"v": 1, "answer": "accepted"}),
             Answer::NothingToDo(because) => json!({"v": 1, "answer": "nothing to do", "because": because}),
             Answer::Rejected(because) => json!({"v": 1, "answer": "rejected", "because": because}),
+            Answer::Lines(rings, _) => json!({"v": 1, "answer": "lines", "newest": rings.newest()}),
             Answer::Status(status) => json!({"v": 1, "answer": "status", "status": status}),
         }
         .to_string();
@@ -104,6 +138,12 @@ pub fn parse(line: &str) -> Result<Verb, String> {
         Some(Value::String(name)) => Ok(Some(name.clone())),
         Some(_) => Err("`service` must be a name".to_owned()),
     };
+    let flag = |key: &str| match value.get(key) {
+        None => Ok(false),
+        Some(Value::Bool(yes)) => Ok(*yes),
+        Some(_) => Err(format!("`{key}` must be true or false")),
+    };
+    let dependents = || Ok(if flag("with_dependents")? { Dependents::Too } else { Dependents::Keep });
     let named = || name()?.ok_or_else(|| "which service? give its name as `service`".to_owned());
     match value.get("verb").and_then(Value::as_str) {
         Some("status") => Ok(Verb::Status),
@@ -113,13 +153,28 @@ pub fn parse(line: &str) -> Result<Verb, String> {
                 serde_json::from_value(report).map_err(|e| format!("the report cannot be read: {e}"))?;
             Ok(Verb::Report(Box::new(report)))
         }
-        Some("stop") => Ok(Verb::Stop(name()?)),
+        Some("stop") => match name()? {
+            None => Ok(Verb::StopAll),
+            Some(name) => dependents().map(|d| Verb::Stop(name, d)),
+        },
         Some("start") => Ok(Verb::Start(named()?)),
-        Some("retry") => Ok(Verb::Retry(name()?)),
+        Some("restart") => {
+            let name = named()?;
+            dependents().map(|d| Verb::Restart(name, d))
+        }
+        Some("retry") => Ok(name()?.map_or(Verb::Retry, Verb::Start)),
+        Some("logs") => {
+            let after = match value.get("after") {
+                None => 0,
+                Some(after) => after.as_u64().ok_or("`after` must be a number")?,
+            };
+            let follow = if flag("follow")? { Follow::Yes } else { Follow::No };
+            Ok(Verb::Logs(Wanted { service: name()?, after, follow }))
+        }
         Some("freeze") => Ok(Verb::Freeze),
         Some("thaw") => Ok(Verb::Thaw),
         Some(other) => Err(format!(
-            "unknown verb `{other}`; there are status, report, stop, start, retry, freeze and thaw"
+            "unknown verb `{other}`; there are status, report, logs, start, stop, restart, retry, freeze and thaw"
         )),
         None => Err("no `verb`".to_owned()),
     }
@@ -193,10 +248,48 @@ async fn client(stream: UnixStream, calls: mpsc::Sender<Call>) {
                 answer
             }
         };
-        let written = tokio::time::timeout(PATIENCE, writer.write_all(answer.line().as_bytes())).await;
-        if !matches!(written, Ok(Ok(()))) {
+        if write(&mut writer, answer.line().as_bytes()).await.is_none() {
             return;
         }
+        if let Answer::Lines(rings, wanted) = answer {
+            // The client that reads lines asks for nothing else; it ends this by hanging up.
+            let mut one = [0_u8; 1];
+            tokio::select! {
+                _ = send_lines(&mut writer, &rings, &wanted) => {}
+                _ = reader.read(&mut one) => {}
+            }
+            return;
+        }
+    }
+}
+
+async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Option<()> {
+    tokio::time::timeout(PATIENCE, writer.write_all(bytes)).await.ok()?.ok()
+}
+
+/// One object a line: a kept line, or `{"lost":N}` where some are no longer kept. A reader that is too slow loses lines,
+/// never we memory.
+async fn send_lines(writer: &mut OwnedWriteHalf, rings: &Rings, wanted: &Wanted) -> Option<()> {
+    let mut after = wanted.after;
+    loop {
+        let recent = rings.since(wanted.service.as_deref(), after);
+        let mut out = Vec::new();
+        // What had gone before anybody asked is not lost to this reader.
+        if recent.lost > 0 && after > 0 {
+            out.extend_from_slice(json!({"lost": recent.lost}).to_string().as_bytes());
+            out.push(b'\n');
+        }
+        for line in &recent.lines {
+            line.write(Shape::Json, &mut out);
+        }
+        after = recent.next.max(after);
+        write(writer, &out).await?;
+        if wanted.follow == Follow::No {
+            return Some(());
+        }
+        rings.changed(after).await;
+        // A flood is sent in batches.
+        tokio::time::sleep(BATCH).await;
     }
 }
 
@@ -207,7 +300,19 @@ mod tests {
     #[test]
     fn requests_are_read_and_wrong_ones_are_told_what_is_wrong() {
         assert_eq!(parse(r#"{"v":1,"verb":"status"}"#), Ok(Verb::Status));
-        assert_eq!(parse(r#"{"v":1,"verb":"stop"}"#), Ok(Verb::Stop(None)));
+        assert_eq!(parse(r#"{"v":1,"verb":"stop"}"#), Ok(Verb::StopAll));
+        assert_eq!(
+            parse(r#"{"v":1,"verb":"stop","service":"db","with_dependents":true}"#),
+            Ok(Verb::Stop("db".to_owned(), Dependents::Too))
+        );
+        assert_eq!(
+            parse(r#"{"v":1,"verb":"restart","service":"db"}"#),
+            Ok(Verb::Restart("db".to_owned(), Dependents::Keep))
+        );
+        // What version 1 said from the beginning.
+        assert_eq!(parse(r#"{"v":1,"verb":"retry","service":"db"}"#), Ok(Verb::Start("db".to_owned())));
+        let wanted = Wanted { service: None, after: 7, follow: Follow::Yes };
+        assert_eq!(parse(r#"{"v":1,"verb":"logs","after":7,"follow":true}"#), Ok(Verb::Logs(wanted)));
         assert_eq!(parse(r#"{"v":1,"verb":"start","service":"web"}"#), Ok(Verb::Start("web".to_owned())));
         for (wrong, says) in [
             ("{", "not a JSON object"),
@@ -217,6 +322,8 @@ mod tests {
             (r#"{"v":1,"verb":"start"}"#, "which service"),
             (r#"{"v":1,"verb":"stop","service":3}"#, "must be a name"),
             (r#"{"v":1,"verb":"reboot"}"#, "unknown verb `reboot`"),
+            (r#"{"v":1,"verb":"stop","service":"x","with_dependents":1}"#, "must be true or false"),
+            (r#"{"v":1,"verb":"logs","after":"x"}"#, "must be a number"),
             (r#"{"v":1,"verb":"report","report":{"rows":3}}"#, "cannot be read"),
         ] {
             let error = parse(wrong).unwrap_err();

@@ -4,7 +4,6 @@
 use crate::archive::AHEAD;
 use crate::exit::Exit;
 use crate::postgres::lsn::{Segment, SegmentSize, WalFile};
-use crate::store::Kind;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -24,17 +23,24 @@ pub fn in_order(files: &[WalFile]) -> Vec<WalFile> {
 }
 
 /// Which files to archive ahead of being asked. Never further than [`AHEAD`] from the oldest that is not archived, and
-/// nothing but histories while one of them is not: segments of a timeline that nobody can find would be lost. What is
-/// `busy` is under way, or waits for a person; at most `room` more are begun.
+/// nothing but histories while one of them is not: segments of a timeline that nobody can find would be lost. Nothing
+/// behind a file that waits for a person (`alarms`): the archive may hold another history there, and must not get a
+/// mixture. What is `busy` is under way; at most `room` more are begun.
 #[must_use]
 pub fn ahead(
     ready: &[WalFile],
     settled: &BTreeSet<WalFile>,
+    alarms: &BTreeSet<WalFile>,
     busy: &BTreeSet<WalFile>,
     room: usize,
 ) -> Vec<WalFile> {
     let files = in_order(ready);
-    let open: Vec<&WalFile> = files.iter().skip_while(|f| settled.contains(*f)).take(AHEAD).collect();
+    let open: Vec<&WalFile> = files
+        .iter()
+        .skip_while(|f| settled.contains(*f))
+        .take(AHEAD)
+        .take_while(|f| !alarms.contains(*f))
+        .collect();
     let history = open.iter().any(|f| matches!(f, WalFile::History(_)) && !settled.contains(*f));
     open.into_iter()
         .filter(|f| !settled.contains(*f) && !busy.contains(*f))
@@ -101,42 +107,25 @@ impl Life {
     }
 }
 
-/// How the drain ended.
+/// How Postgres had ended when the drain began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// There is no data directory.
+    NoData,
+    /// In order: what was not archived is closed and marked as ready.
+    InOrder,
+    /// Not in order, or it is not known; in words.
+    Not(String),
+}
+
+/// How the drain ended. A Postgres that was killed leaves its last segment open and without a mark, so that nothing in
+/// `pg_wal` shows it: only the control file says that there is more.
 #[must_use]
-pub fn drained(unarchived: usize) -> Exit {
-    if unarchived == 0 { Exit::Clean } else { Exit::NotArchived }
-}
-
-/// What to do after a fetch has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Ask the store again after this long.
-    After(Duration),
-    /// Tell Postgres that it failed (never that it is absent).
-    GiveUp,
-}
-
-/// How a fetch failed, as far as it matters for asking again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failing {
-    /// The store did.
-    Store(Kind),
-    /// What it gave is damaged.
-    Damage,
-}
-
-/// An unreachable store is waited for until the request's patience ends; a refusal or damage is tried a few times,
-/// because proxies lie and bytes flip on the way, and then said.
-#[must_use]
-pub fn retry(failing: Failing, attempts: u32, waited: Duration, patience: Duration) -> Retry {
-    let pause = Duration::from_millis(250) * 2u32.saturating_pow(attempts.min(6));
-    let pause = pause.min(Duration::from_secs(10));
-    let last = match failing {
-        Failing::Store(Kind::Transient) => u32::MAX,
-        Failing::Store(Kind::Denied | Kind::Broken | Kind::Absent | Kind::Conflict) => 6,
-        Failing::Damage => 3,
-    };
-    if attempts >= last || waited + pause >= patience { Retry::GiveUp } else { Retry::After(pause) }
+pub fn drained(unarchived: usize, stopped: &Stopped) -> Exit {
+    match stopped {
+        Stopped::NoData | Stopped::InOrder if unarchived == 0 => Exit::Clean,
+        Stopped::NoData | Stopped::InOrder | Stopped::Not(_) => Exit::NotArchived,
+    }
 }
 
 /// What the watch on Postgres saw last.
@@ -231,17 +220,14 @@ mod tests {
         ]
     }
 
-    fn kind() -> impl Strategy<Value = Kind> {
-        prop::sample::select(vec![Kind::Absent, Kind::Conflict, Kind::Denied, Kind::Transient, Kind::Broken])
-    }
-
     proptest! {
         #[test]
         fn ahead_never_runs_further_than_the_window_from_the_oldest_that_is_not_archived(
             ready in prop::collection::vec(file(), 0..20), settled in prop::collection::btree_set(file(), 0..10),
-            busy in prop::collection::btree_set(file(), 0..4), room in 0usize..6,
+            alarms in prop::collection::btree_set(file(), 0..3), busy in prop::collection::btree_set(file(), 0..4),
+            room in 0usize..6,
         ) {
-            let picked = ahead(&ready, &settled, &busy, room);
+            let picked = ahead(&ready, &settled, &alarms, &busy, room);
             prop_assert!(picked.len() <= room);
             let order = in_order(&ready);
             let oldest = order.iter().position(|f| !settled.contains(f)).unwrap_or(order.len());
@@ -252,8 +238,14 @@ mod tests {
                 prop_assert!(at < oldest + AHEAD);
                 prop_assert!(!waits || matches!(file, WalFile::History(_)));
             }
+            // Nothing at or behind what a person must look at first.
+            if let Some(alarm) = order.iter().skip(oldest).position(|f| alarms.contains(f)) {
+                let begun = |f: &WalFile| order.iter().position(|o| o == f).unwrap();
+                prop_assert!(picked.iter().all(|f| begun(f) < oldest + alarm));
+            }
             // The oldest is never passed over when it may be begun.
-            if let Some(first) = order.get(oldest).filter(|f| !busy.contains(*f) && room > 0) {
+            let may = |f: &&WalFile| !busy.contains(*f) && !alarms.contains(*f) && room > 0;
+            if let Some(first) = order.get(oldest).filter(may) {
                 prop_assert!(picked.contains(first));
             }
         }
@@ -274,18 +266,6 @@ mod tests {
         }
 
         #[test]
-        fn no_fetch_is_retried_beyond_its_patience(
-            kind in kind(), damage in any::<bool>(), attempts in 0u32..100, waited in 0u64..4_000_000, patience in 0u64..2_000_000,
-        ) {
-            let failing = if damage { Failing::Damage } else { Failing::Store(kind) };
-            let (waited, patience) = (Duration::from_millis(waited), Duration::from_millis(patience));
-            match retry(failing, attempts, waited, patience) {
-                Retry::After(pause) => prop_assert!(waited + pause < patience && pause <= Duration::from_secs(10)),
-                Retry::GiveUp => {}
-            }
-        }
-
-        #[test]
         fn memory_for_segments_is_bounded(shift in 20u32..=30) {
             let size = SegmentSize::try_from(1u64 << shift).unwrap();
             let n = window(size);
@@ -295,14 +275,6 @@ mod tests {
             let numbers: Vec<_> = prefetch(last, size).iter().map(|s| s.number).collect();
             prop_assert_eq!(numbers, (6..6 + n as u64).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn an_unreachable_store_is_waited_for_and_a_refusal_is_soon_said() {
-        let (minute, half_hour) = (Duration::from_secs(60), Duration::from_secs(1800));
-        assert!(matches!(retry(Failing::Store(Kind::Transient), 50, minute, half_hour), Retry::After(_)));
-        assert_eq!(retry(Failing::Store(Kind::Denied), 6, minute, half_hour), Retry::GiveUp);
-        assert_eq!(retry(Failing::Damage, 3, minute, half_hour), Retry::GiveUp);
     }
 
     #[test]
@@ -327,7 +299,18 @@ mod tests {
         for seen in [Seen::Down, Seen::Silent("x".into()), Seen::Recovering] {
             assert!(!health(&seen, None).0);
         }
-        assert_eq!(drained(0), Exit::Clean);
-        assert_eq!(drained(1), Exit::NotArchived);
+    }
+
+    #[test]
+    fn a_drain_is_clean_only_when_nothing_is_left_and_postgres_had_stopped_in_order() {
+        for (unarchived, stopped, exit) in [
+            (0, Stopped::InOrder, Exit::Clean),
+            (0, Stopped::NoData, Exit::Clean),
+            (1, Stopped::InOrder, Exit::NotArchived),
+            (1, Stopped::NoData, Exit::NotArchived),
+            (0, Stopped::Not("in production".into()), Exit::NotArchived),
+        ] {
+            assert_eq!(drained(unarchived, &stopped), exit, "{unarchived} {stopped:?}");
+        }
     }
 }

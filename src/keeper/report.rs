@@ -78,13 +78,20 @@ pub(super) fn report(facts: &Facts) -> Report {
             if let Some(lag) = lag(store, &facts.seen) {
                 values.insert("archive_lag_bytes".to_owned(), lag.into());
             }
-            if let Some((name, age, _)) = &store.last {
+            if let Some((name, age, end)) = &store.last {
                 values.insert("archive_last".to_owned(), name.clone().into());
                 values.insert("archive_last_age_seconds".to_owned(), age.as_secs().into());
+                if let Some(end) = end {
+                    values.insert("archive_last_lsn_bytes".to_owned(), (*end).into());
+                }
             }
             if let Standing::Confirmed { at, .. } = &store.standing {
                 let age = facts.boottime.saturating_sub(*at).as_secs();
                 values.insert("owner_confirmed_age_seconds".to_owned(), age.into());
+            }
+            if let Protection::Verified { since, .. } = &store.protection {
+                let age = facts.now.saturating_sub(*since).as_secs();
+                values.insert("backup_age_seconds".to_owned(), age.into());
             }
             let protected = matches!(
                 store.protection,

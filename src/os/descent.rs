@@ -65,7 +65,9 @@ pub fn choose_tags(seed: u32) -> Option<Tags> {
         .lines()
         .filter_map(|l| l.split(':').nth(2)?.parse().ok())
         .collect();
-    let carried: BTreeSet<u32> = procfs::table().into_iter().flat_map(|p| p.groups).collect();
+    // What cannot be read is not known to be carried; the next block is as likely to be free.
+    let carried: BTreeSet<u32> =
+        procfs::table().unwrap_or_default().into_iter().flat_map(|p| p.groups).collect();
     let free = |tags: Tags| {
         maps(&map, tags)
             && !named.iter().any(|g| tags.contains(*g))
@@ -113,25 +115,62 @@ impl Descent {
         format!("{}.{run}", self.instance)
     }
 
-    /// The run that a process belongs to, among those given.
+    /// The run that a process belongs to, among those given. Looks at it and its parents only.
     #[must_use]
     pub fn run_of(&self, pid: i32, runs: &[Run]) -> Option<u64> {
-        let table: HashMap<i32, Process> = procfs::table().into_iter().map(|p| (p.who.pid, p)).collect();
+        let mut table = HashMap::new();
+        let mut next = pid;
+        // Bounded, because what is read one by one may hold a circle.
+        for _ in 0..1_024 {
+            let Ok(Some(process)) = procfs::process(next) else { break };
+            let parent = process.parent;
+            if table.insert(next, process).is_some() || next == self.us || parent == 0 {
+                break;
+            }
+            next = parent;
+        }
         owner(self, table.get(&pid)?, &table, runs, &|pid| procfs::variable(pid, MARKER))
     }
 
     /// The living processes of a run at this moment, parents before children.
-    #[must_use]
-    pub fn members(&self, run: u64, runs: &[Run]) -> Vec<Process> {
+    ///
+    /// # Errors
+    /// We cannot look.
+    pub fn members(&self, run: u64, runs: &[Run]) -> std::io::Result<Vec<Process>> {
         self.select(|process, table, variable| owner(self, process, table, runs, variable) == Some(run))
     }
 
+    /// The living processes of several runs, in one look.
+    ///
+    /// # Errors
+    /// We cannot look.
+    pub fn members_of(&self, wanted: &BTreeSet<u64>, runs: &[Run]) -> std::io::Result<Vec<(u64, Process)>> {
+        let table = self.look()?;
+        let variable = |pid| procfs::variable(pid, MARKER);
+        let living = table.values().filter(|p| !p.is_dead());
+        Ok(living
+            .filter_map(|p| {
+                let run = owner(self, p, &table, runs, &variable)?;
+                wanted.contains(&run).then(|| (run, p.clone()))
+            })
+            .collect())
+    }
+
     /// Every living process below us, whatever it belongs to, and every one that carries a group of ours.
-    #[must_use]
-    pub fn everybody(&self) -> Vec<Process> {
+    ///
+    /// # Errors
+    /// We cannot look.
+    pub fn everybody(&self) -> std::io::Result<Vec<Process>> {
         self.select(|process, table, _| {
             process.who.pid != self.us && (self.tagged(process).is_some() || below(process, table, self.us))
         })
+    }
+
+    fn look(&self) -> std::io::Result<HashMap<i32, Process>> {
+        if !procfs::is_ours() {
+            return Ok(HashMap::new());
+        }
+        Ok(procfs::table()?.into_iter().map(|p| (p.who.pid, p)).collect())
     }
 
     fn tagged(&self, process: &Process) -> Option<u32> {
@@ -142,16 +181,13 @@ impl Descent {
     fn select(
         &self,
         wanted: impl Fn(&Process, &HashMap<i32, Process>, &dyn Fn(i32) -> Option<String>) -> bool,
-    ) -> Vec<Process> {
-        if !procfs::is_ours() {
-            return Vec::new();
-        }
-        let table: HashMap<i32, Process> = procfs::table().into_iter().map(|p| (p.who.pid, p)).collect();
+    ) -> std::io::Result<Vec<Process>> {
+        let table = self.look()?;
         let variable = |pid| procfs::variable(pid, MARKER);
         let mut found: Vec<Process> =
             table.values().filter(|p| !p.is_dead() && wanted(p, &table, &variable)).cloned().collect();
         found.sort_by_key(|p| (depth(p, &table), p.who));
-        found
+        Ok(found)
     }
 }
 
@@ -224,18 +260,22 @@ fn depth(process: &Process, table: &HashMap<i32, Process>) -> usize {
 pub enum Pass {
     /// Two scans agree that nobody is left (or, for a freeze, that all are stopped).
     Proved,
-    /// Some are still there; come again.
-    NotYet(usize),
+    /// Some are still there, or we cannot look; come again.
+    NotYet,
 }
 
+/// How often a pass looks: a fork bomb is outrun at the next call, and this one stays short.
+const LOOKS: usize = 64;
+
 /// Signals everybody that `scan` shows, again until two scans show nobody who was not signalled. Does not wait for
-/// the dying: [`empty`] tells.
-pub fn signal_all(signal: Signal, scan: impl Fn() -> Vec<Process>) -> usize {
+/// the dying: [`empty`] tells. How many were signalled.
+pub fn signal_all(signal: Signal, scan: impl Fn() -> std::io::Result<Vec<Process>>) -> usize {
     let mut done: BTreeSet<Who> = BTreeSet::new();
     let mut quiet = 0;
-    // A fork bomb is outrun at the next call; the bound keeps this one short.
-    for _ in 0..64 {
-        let fresh: Vec<Process> = scan().into_iter().filter(|p| !done.contains(&p.who)).collect();
+    for _ in 0..LOOKS {
+        // Blind, we signal nobody; whoever asks for proof afterwards is not told that nobody is left.
+        let Ok(found) = scan() else { break };
+        let fresh: Vec<Process> = found.into_iter().filter(|p| !done.contains(&p.who)).collect();
         if fresh.is_empty() {
             quiet += 1;
             if quiet == 2 {
@@ -252,27 +292,54 @@ pub fn signal_all(signal: Signal, scan: impl Fn() -> Vec<Process>) -> usize {
     done.len()
 }
 
+/// Kills everybody that `scan` shows, and says of which runs somebody is left: a run that two scans in a row do not
+/// show is proved gone.
+///
+/// # Errors
+/// We cannot look: nobody is proved gone.
+pub fn sweep(scan: impl Fn() -> std::io::Result<Vec<(u64, Process)>>) -> std::io::Result<BTreeSet<u64>> {
+    let mut done: BTreeSet<Who> = BTreeSet::new();
+    let mut former: Option<BTreeSet<u64>> = None;
+    for look in 1.. {
+        let found = scan()?;
+        let fresh: Vec<Who> = found.iter().map(|(_, p)| p.who).filter(|who| !done.contains(who)).collect();
+        for who in &fresh {
+            signal_one(*who, Signal::SIGKILL);
+            done.insert(*who);
+        }
+        let mut left: BTreeSet<u64> = found.iter().map(|(run, _)| *run).collect();
+        let seen = left.clone();
+        match former.replace(seen) {
+            // Two looks in a row, and nobody new in the second.
+            Some(before) if fresh.is_empty() || look >= LOOKS => {
+                left.extend(before);
+                return Ok(left);
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(BTreeSet::new())
+}
+
 /// Whether two scans agree that nobody is left.
-pub fn empty(scan: impl Fn() -> Vec<Process>) -> Pass {
-    let first = scan().len();
-    if first > 0 {
-        return Pass::NotYet(first);
+pub fn empty(scan: impl Fn() -> std::io::Result<Vec<Process>>) -> Pass {
+    for _ in 0..2 {
+        if !scan().is_ok_and(|found| found.is_empty()) {
+            return Pass::NotYet;
+        }
     }
-    match scan().len() {
-        0 => Pass::Proved,
-        n => Pass::NotYet(n),
-    }
+    Pass::Proved
 }
 
 /// Whether two scans agree that everybody is stopped.
-pub fn stopped(scan: impl Fn() -> Vec<Process>) -> Pass {
+pub fn stopped(scan: impl Fn() -> std::io::Result<Vec<Process>>) -> Pass {
     let look = || {
-        let found = scan();
-        (found.iter().filter(|p| !p.is_stopped()).count(), found.iter().map(|p| p.who).collect::<Vec<_>>())
+        let found = scan().ok()?;
+        found.iter().all(Process::is_stopped).then(|| found.iter().map(|p| p.who).collect::<Vec<_>>())
     };
     match (look(), look()) {
-        ((0, a), (0, b)) if a == b => Pass::Proved,
-        ((a, _), (b, _)) => Pass::NotYet(a.max(b).max(1)),
+        (Some(a), Some(b)) if a == b => Pass::Proved,
+        _ => Pass::NotYet,
     }
 }
 

@@ -8,6 +8,7 @@
 //! This is also the only place with `unsafe`: what runs between fork and exec, and a few calls that `nix` lacks.
 
 pub mod descent;
+pub mod limits;
 pub mod lock;
 pub mod notify;
 pub mod oom;

@@ -3,6 +3,7 @@
 //! A pid alone names nobody: it is reused. A pid together with its start time does, so both travel together and are
 //! compared again before anybody is signalled.
 
+use nix::libc;
 use std::path::Path;
 
 /// A process at one moment: the number and when it began (clock ticks since boot).
@@ -48,25 +49,45 @@ pub fn is_ours() -> bool {
 }
 
 /// Every process that can be seen. Those that vanish meanwhile are left out.
-#[must_use]
-pub fn table() -> Vec<Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(process)
-        .collect()
+///
+/// # Errors
+/// Not everything could be read (most likely: no descriptor is left). Then nothing is known, and nobody is gone.
+pub fn table() -> std::io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) {
+            found.extend(process(pid)?);
+        }
+    }
+    Ok(found)
 }
 
-/// One process.
-#[must_use]
-pub fn process(pid: i32) -> Option<Process> {
+/// One process; `None` when there is none of that number, or none that we may see.
+///
+/// # Errors
+/// It could not be read.
+pub fn process(pid: i32) -> std::io::Result<Option<Process>> {
     let dir = format!("/proc/{pid}");
     let dir = Path::new(&dir);
-    let stat = std::fs::read(dir.join("stat")).ok()?;
-    let (state, parent, start) = parse_stat(&String::from_utf8_lossy(&stat))?;
-    let status = std::fs::read(dir.join("status")).ok()?;
+    let (Some(stat), Some(status)) = (read(&dir.join("stat"))?, read(&dir.join("status"))?) else {
+        return Ok(None);
+    };
+    let Some((state, parent, start)) = parse_stat(&String::from_utf8_lossy(&stat)) else { return Ok(None) };
     let groups = parse_groups(&String::from_utf8_lossy(&status));
-    Some(Process { who: Who { pid, start }, parent, state, groups })
+    Ok(Some(Process { who: Who { pid, start }, parent, state, groups }))
+}
+
+fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        // ENOENT before it is opened, ESRCH after; EACCES is `hidepid`, and another user's process is none of ours.
+        Err(e)
+            if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM)) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// The start time of a process, or `None` when there is none of that number.
@@ -74,6 +95,13 @@ pub fn process(pid: i32) -> Option<Process> {
 pub fn start_of(pid: i32) -> Option<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     parse_stat(&String::from_utf8_lossy(&stat)).map(|(_, _, start)| start)
+}
+
+/// The name of the program that a process runs, at most 15 bytes of it (`comm` of its first thread).
+#[must_use]
+pub fn program(pid: i32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
 /// The value of one variable in a process's environment, as it was at exec. Unreadable and absent look alike: Postgres
@@ -119,7 +147,7 @@ mod tests {
     #[test]
     fn we_find_ourselves_in_the_table() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        let me = table().into_iter().find(|p| p.who.pid == pid).unwrap();
+        let me = table().unwrap().into_iter().find(|p| p.who.pid == pid).unwrap();
         assert_eq!(Some(me.who.start), start_of(pid));
         assert!(!me.is_dead());
         assert!(is_ours());

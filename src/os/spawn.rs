@@ -42,6 +42,10 @@ pub struct SpawnRequest {
     pub keep: Vec<RawFd>,
     /// Soft and hard limit of open files.
     pub nofile: Option<(u64, u64)>,
+    /// Soft and hard limit of a core dump in bytes; `u64::MAX` is none.
+    pub core: Option<u64>,
+    /// The capabilities that remain, one bit each (capabilities(7)); `None`: whatever the user has.
+    pub capabilities: Option<u64>,
     /// Scheduling priority.
     pub nice: Option<i32>,
     /// `/proc/self/oom_score_adj`.
@@ -81,16 +85,18 @@ pub struct SpawnError {
 }
 
 /// The steps in the child, in their order.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 14] = [
     "run the program",
     "start a session",
     "reset signals",
     "close descriptors",
     "hand on the lock",
-    "set the limit of open files",
+    "set the limits of open files and cores",
     "set the priority",
     "set oom_score_adj",
+    "drop capabilities",
     "change to the user and groups",
+    "keep the capabilities that it was to keep",
     "set no_new_privs and the parent-death signal",
     "enter the working directory",
     "stay with a parent that died meanwhile",
@@ -98,7 +104,7 @@ const STEPS: [&str; 12] = [
 
 pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
     let failed = |step| move |source: std::io::Error| SpawnError { step, source };
-    let [program, arguments @ ..] = request.argv.as_slice() else {
+    let Some(program) = request.argv.first() else {
         return Err(failed("run the program")(std::io::Error::other("there is no program to run")));
     };
     let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(std::io::Error::from);
@@ -108,10 +114,10 @@ pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
     for fd in [&stdout, &stderr] {
         nonblocking(fd).map_err(failed("make its output nonblocking"))?;
     }
+    // `std` makes the pipes, forks and hands the errno back; the exec is ours (see `Prepared::exec`).
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(request.env.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(stdout_child).stderr(stderr_child);
-    let mut prepared = Prepared::new(request, tell.as_raw_fd());
+    let mut prepared = Prepared::new(request, tell.as_raw_fd()).map_err(failed("hand over its arguments"))?;
     #[allow(unsafe_code, reason = "what happens between fork and exec has no safe interface")]
     // SAFETY: the closure makes only async-signal-safe system calls on memory allocated before the fork; it neither
     // allocates nor locks, and on failure it only returns an errno.
@@ -146,11 +152,16 @@ fn nonblocking(fd: &OwnedFd) -> std::io::Result<()> {
 
 /// What the child needs, laid out before the fork.
 struct Prepared {
+    program: std::ffi::CString,
+    argv: Strings,
+    env: Strings,
     tell: RawFd,
     identity: Option<(u32, u32, Vec<libc::gid_t>)>,
     seen: Vec<libc::gid_t>,
     keep: Vec<RawFd>,
     nofile: Option<(u64, u64)>,
+    core: Option<u64>,
+    capabilities: Option<u64>,
     nice: Option<i32>,
     oom: Option<Vec<u8>>,
     no_new_privileges: bool,
@@ -159,8 +170,32 @@ struct Prepared {
     parent: libc::pid_t,
 }
 
+/// Strings for the kernel: the texts, and pointers to them with a null pointer at the end.
+struct Strings {
+    pointers: Vec<*const libc::c_char>,
+    _texts: Vec<std::ffi::CString>,
+}
+
+impl Strings {
+    fn new(texts: impl Iterator<Item = String>) -> std::io::Result<Strings> {
+        let texts: Vec<std::ffi::CString> = texts.map(std::ffi::CString::new).collect::<Result<_, _>>()?;
+        let mut pointers: Vec<*const libc::c_char> = texts.iter().map(|t| t.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Ok(Strings { pointers, _texts: texts })
+    }
+}
+
+#[allow(unsafe_code, reason = "a raw pointer is neither Send nor Sync by itself")]
+// SAFETY: the pointers lead into the texts beside them, which nobody changes or moves (their bytes are on the heap).
+// JUSTIFICATION: `pre_exec` asks for both, and what exec takes are pointers.
+unsafe impl Send for Strings {}
+#[allow(unsafe_code, reason = "as above")]
+// SAFETY: as above; nothing is written through them.
+// JUSTIFICATION: as above.
+unsafe impl Sync for Strings {}
+
 impl Prepared {
-    fn new(request: &SpawnRequest, tell: RawFd) -> Prepared {
+    fn new(request: &SpawnRequest, tell: RawFd) -> std::io::Result<Prepared> {
         let identity = request.identity.as_ref().map(|who| {
             let mut groups = who.groups.clone();
             groups.extend(request.tag);
@@ -171,12 +206,17 @@ impl Prepared {
         let room = identity.as_ref().map_or(0, |(_, _, groups)| groups.len() + 1);
         let directory =
             request.directory.as_deref().map_or("/".as_bytes(), |d| d.as_os_str().as_encoded_bytes());
-        Prepared {
+        Ok(Prepared {
+            program: std::ffi::CString::new(request.argv.first().cloned().unwrap_or_default())?,
+            argv: Strings::new(request.argv.iter().cloned())?,
+            env: Strings::new(request.env.iter().map(|(k, v)| format!("{k}={v}")))?,
             tell,
             identity,
             seen: vec![0; room],
             keep: request.keep.clone(),
             nofile: request.nofile,
+            core: request.core,
+            capabilities: request.capabilities,
             nice: request.nice,
             oom: request.oom_score_adj.map(|n| n.to_string().into_bytes()),
             no_new_privileges: request.no_new_privileges,
@@ -184,7 +224,7 @@ impl Prepared {
             // A NUL cannot come out of a service file; the empty path then fails with ENOENT and is named.
             directory: std::ffi::CString::new(directory).unwrap_or_default(),
             parent: nix::unistd::getpid().as_raw(),
-        }
+        })
     }
 
     fn become_the_service(&mut self) -> std::io::Result<()> {
@@ -196,10 +236,13 @@ impl Prepared {
             (5, Prepared::limits),
             (6, Prepared::priority),
             (7, Prepared::oom),
-            (8, Prepared::identity),
-            (9, Prepared::process_flags),
-            (10, Prepared::directory),
-            (11, Prepared::parent_lives),
+            (8, Prepared::bounding),
+            (9, Prepared::identity),
+            (10, Prepared::ambient),
+            (11, Prepared::process_flags),
+            (12, Prepared::directory),
+            (13, Prepared::parent_lives),
+            (0, Prepared::exec),
         ] {
             if act(self) != 0 {
                 let error = std::io::Error::last_os_error();
@@ -280,10 +323,17 @@ impl Prepared {
     }
 
     fn limits(&mut self) -> libc::c_int {
-        let Some((soft, hard)) = self.nofile else { return 0 };
-        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        if let Some((soft, hard)) = self.nofile {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+            // SAFETY: reads a live local.
+            if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+                return -1;
+            }
+        }
+        let Some(bytes) = self.core else { return 0 };
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
         // SAFETY: reads a live local.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) }
     }
 
     fn priority(&mut self) -> libc::c_int {
@@ -336,6 +386,49 @@ impl Prepared {
         -1
     }
 
+    /// What the bounding set lacks cannot come back, by no set-uid program either.
+    fn bounding(&mut self) -> libc::c_int {
+        let Some(kept) = self.capabilities else { return 0 };
+        for number in 0..64_u64 {
+            // SAFETY: no memory involved.
+            unsafe {
+                // The kernel knows fewer than 64: the first that it does not know is the end.
+                if libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) < 0 {
+                    break;
+                }
+                if kept & (1 << number) == 0 && libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) != 0 {
+                    return -1;
+                }
+            }
+        }
+        // SAFETY: no memory involved. Without this a change of the user takes all of them.
+        if kept != 0 { unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) } } else { 0 }
+    }
+
+    /// Another user than root has what was kept only as ambient capabilities.
+    fn ambient(&mut self) -> libc::c_int {
+        let Some(kept) = self.capabilities.filter(|kept| *kept != 0) else { return 0 };
+        if self.identity.as_ref().is_none_or(|(uid, ..)| *uid == 0) {
+            return 0;
+        }
+        let (low, high) = ((kept & 0xffff_ffff) as u32, (kept >> 32) as u32);
+        // linux/capability.h: version 3, and effective, permitted, inheritable, twice 32 bits.
+        let header = [0x2008_0522_u32, 0];
+        let data = [low, low, low, high, high, high];
+        // SAFETY: two live locals of the shape that version 3 asks for.
+        unsafe {
+            if libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) != 0 {
+                return -1;
+            }
+            for number in (0..64_u64).filter(|n| kept & (1 << n) != 0) {
+                if libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, number, 0, 0) != 0 {
+                    return -1;
+                }
+            }
+        }
+        0
+    }
+
     fn process_flags(&mut self) -> libc::c_int {
         // SAFETY: no memory involved.
         unsafe {
@@ -352,6 +445,15 @@ impl Prepared {
     fn directory(&mut self) -> libc::c_int {
         // SAFETY: a NUL-terminated string allocated before the fork.
         unsafe { libc::chdir(self.directory.as_ptr()) }
+    }
+
+    /// By the system call itself: what the C library's `execvp` finds to be no program it hands to a shell, which then
+    /// fails with a status as if the program had run. Returns only when it failed.
+    fn exec(&mut self) -> libc::c_int {
+        // SAFETY: NUL-terminated texts and null-terminated lists, prepared before the fork and alive here.
+        unsafe {
+            libc::execve(self.program.as_ptr(), self.argv.pointers.as_ptr(), self.env.pointers.as_ptr())
+        }
     }
 
     /// A parent that died before the parent-death signal was set will send none.

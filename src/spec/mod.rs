@@ -3,13 +3,18 @@
 //! A [`ServiceSpec`] exists only when every key of its file was understood ([`parse`]); after that nothing checks again.
 //! Whatever a particular program needs is a generic key here, never a name in the supervisor.
 
+mod asking;
+mod capability;
 pub mod duration;
+pub mod keys;
 mod parse;
+mod policy;
 pub mod problem;
 mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use capability::Capability;
 pub use parse::parse;
 
 use nix::sys::signal::Signal;
@@ -81,6 +86,55 @@ pub struct Probe {
     pub every: Duration,
     /// How long one answer may take; shorter than `every`.
     pub timeout: Duration,
+    /// How many bad answers in a row count as a no, once it had said yes.
+    pub failures: u32,
+}
+
+/// Whether a service that is ready still lives: a no restarts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The question.
+    pub probe: Probe,
+    /// How long after it became ready nothing is held against it.
+    pub grace: Duration,
+}
+
+/// A service that does not come back by itself after a long outage of another one is started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AfterOutage {
+    /// Whose outage.
+    pub of: ServiceName,
+    /// Shorter ones do not count.
+    pub longer_than: Duration,
+    /// How long it may take to be ready after the outage, before it is started again.
+    pub ready_within: Duration,
+}
+
+/// Whether a service stands still while everything is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freezing {
+    /// It does.
+    Stands,
+    /// It goes on: it answers for the others, or drives the freeze.
+    GoesOn,
+}
+
+/// What a descendant is that runs another program than the service's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helpers {
+    /// Work under way, such as an archive command: nothing is frozen while it lives.
+    ShortLived,
+    /// A part of the service that stays.
+    Resident,
+}
+
+/// How large a core dump may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoreLimit {
+    /// So many bytes; 0 is none.
+    Bytes(u64),
+    /// As large as it likes.
+    Unlimited,
 }
 
 /// What a probe asks.
@@ -225,6 +279,12 @@ impl Pass {
         fits.then(|| Pass(text.to_owned()))
     }
 
+    /// The one variable that it names; `None` when it names all that begin so.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        (!self.0.ends_with('*')).then_some(self.0.as_str())
+    }
+
     /// Whether it names this variable.
     #[must_use]
     pub fn names(&self, variable: &str) -> bool {
@@ -263,6 +323,17 @@ pub struct ServiceSpec {
     pub watchdog: Option<Duration>,
     pub reports_health: Option<Duration>,
     pub fence_by: Option<ServiceName>,
+    pub live: Option<Live>,
+    pub after_outage: Option<AfterOutage>,
+    /// `handles = "quiesce"`: how long it may take to quiesce.
+    pub quiesces: Option<Duration>,
+    pub freezing: Freezing,
+    pub helpers: Helpers,
+    /// Variables whose values are read from files at every start.
+    pub env_files: BTreeMap<String, PathBuf>,
+    pub core: Option<CoreLimit>,
+    /// What is left of root's powers; `None`: all of them.
+    pub capabilities: Option<BTreeSet<Capability>>,
     pub nofile: Option<u64>,
     pub nice: Option<i8>,
     pub oom_score_adj: Option<i16>,
@@ -321,6 +392,14 @@ impl ServiceSpec {
             watchdog: None,
             reports_health: None,
             fence_by: None,
+            live: None,
+            after_outage: None,
+            quiesces: None,
+            freezing: Freezing::Stands,
+            helpers: Helpers::ShortLived,
+            env_files: BTreeMap::new(),
+            core: None,
+            capabilities: None,
             nofile: None,
             nice: None,
             oom_score_adj: None,

@@ -1,10 +1,12 @@
 //! From the text of a service file to a [`ServiceSpec`], or to everything that is wrong with it.
 
+use super::asking::{live, ready};
+use super::policy::{after_outage, codes, gives_up, ladder, restart};
 use super::problem::{Problem, Problems};
 use super::reader::{File, Reader, Value, nearest};
 use super::{
-    Check, GivesUp, GivesUpRule, Kind, Length, NewPrivileges, Pass, Presence, Probe, Ready, Restart, Rung,
-    ServiceName, ServiceSpec, StopLadder, When,
+    Capability, CoreLimit, Freezing, Helpers, Kind, NewPrivileges, Pass, Presence, Ready, ServiceName,
+    ServiceSpec,
 };
 use nix::sys::signal::Signal;
 use std::cell::RefCell;
@@ -107,6 +109,20 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
         oom_score_adj: r
             .get("oom_score_adj")
             .and_then(|v| f.number(v, -1000..=1000, "a number from -1000 to 1000")),
+        core: r.get("core").and_then(|v| core(f, v)),
+        capabilities: r.get("capabilities").and_then(|v| capabilities(f, v)),
+        live: r.get("live").and_then(|v| live(f, v, base.kind)),
+        after_outage: r.get("after_outage").and_then(|v| after_outage(f, v)),
+        quiesces: quiesces(r),
+        freezing: match r.get("freezes").and_then(|v| f.boolean(v)) {
+            Some(false) => Freezing::GoesOn,
+            Some(true) | None => Freezing::Stands,
+        },
+        helpers: r
+            .get("helpers")
+            .and_then(|v| f.word(v, &[("short-lived", Helpers::ShortLived), ("resident", Helpers::Resident)]))
+            .unwrap_or(Helpers::ShortLived),
+        env_files: r.get("env_files").map(|v| files(f, v)).unwrap_or_default(),
         no_new_privileges: match r.get("no_new_privileges").and_then(|v| f.boolean(v)) {
             Some(true) => NewPrivileges::Never,
             Some(false) | None => NewPrivileges::Allowed,
@@ -115,6 +131,9 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
         kind: base.kind,
         exec: base.exec,
     };
+    if let (Some(v), false) = (r.get("after_outage"), matches!(spec.ready, Ready::Probe(_))) {
+        f.problem(v.span(), "whether it is back is asked by a probe: give `ready` one");
+    }
     if let Some(me) = &name {
         for (key, list) in [("requires", &spec.requires), ("after", &spec.after)] {
             if let Some(v) = r.get(key).filter(|_| list.contains(me)) {
@@ -125,7 +144,7 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
     (name.is_some() && kind.is_some() && exec.is_some()).then_some(spec)
 }
 
-fn program(f: &File<'_>, v: Value<'_>, argv: Vec<String>) -> Option<Vec<String>> {
+pub(super) fn program(f: &File<'_>, v: Value<'_>, argv: Vec<String>) -> Option<Vec<String>> {
     match argv.first() {
         None => f.problem(v.span(), "an empty list: write the program and its arguments"),
         Some(program) if !program.starts_with('/') => {
@@ -139,7 +158,7 @@ fn program(f: &File<'_>, v: Value<'_>, argv: Vec<String>) -> Option<Vec<String>>
     None
 }
 
-fn absolute(f: &File<'_>, v: Value<'_>) -> Option<PathBuf> {
+pub(super) fn absolute(f: &File<'_>, v: Value<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(f.text(v)?);
     if !path.is_absolute() {
         f.problem(v.span(), "write an absolute path");
@@ -161,6 +180,52 @@ fn environment(f: &File<'_>, v: Value<'_>) -> BTreeMap<String, String> {
     env
 }
 
+fn files(f: &File<'_>, v: Value<'_>) -> BTreeMap<String, PathBuf> {
+    let texts = environment(f, v);
+    let relative = texts.iter().find(|(_, path)| !path.starts_with('/'));
+    if let Some((name, _)) = relative {
+        f.problem(v.span(), format!("`{name}`: write the absolute path of the file that holds its value"));
+    }
+    texts.into_iter().map(|(name, path)| (name, PathBuf::from(path))).collect()
+}
+
+fn core(f: &File<'_>, v: Value<'_>) -> Option<CoreLimit> {
+    if v.get_ref().as_str() == Some("unlimited") {
+        return Some(CoreLimit::Unlimited);
+    }
+    f.integer(v, "how many bytes a core may have, 0 for none, or \"unlimited\"").map(CoreLimit::Bytes)
+}
+
+fn capabilities(f: &File<'_>, v: Value<'_>) -> Option<BTreeSet<Capability>> {
+    let texts = f.texts(v)?;
+    let read = |text: &String| {
+        let found = Capability::named(text);
+        if found.is_none() {
+            let hint = nearest(text, Capability::names()).map_or_else(
+                || "write them as capabilities(7) does, \"CAP_NET_BIND_SERVICE\"".to_owned(),
+                |near| format!("did you mean {near}?"),
+            );
+            f.problem(v.span(), format!("`{text}` is no capability; {hint}"));
+        }
+        found
+    };
+    texts.iter().map(read).collect()
+}
+
+/// `handles = "quiesce"`, and how long it may take.
+fn quiesces(r: &Reader<'_>) -> Option<Duration> {
+    let within = r.get("quiesce_deadline").and_then(|v| r.file.duration(v));
+    let handles = r.get("handles").and_then(|v| r.file.word(v, &[("quiesce", ())]));
+    match (handles, r.get("quiesce_deadline")) {
+        (Some(()), _) => Some(within.unwrap_or(Duration::from_secs(10))),
+        (None, Some(v)) => {
+            r.file.problem(v.span(), "`quiesce_deadline` without handles = \"quiesce\"");
+            None
+        }
+        (None, None) => None,
+    }
+}
+
 fn passes(f: &File<'_>, v: Value<'_>) -> Vec<Pass> {
     let texts = f.texts(v).unwrap_or_default();
     let read = |text: String| {
@@ -176,7 +241,7 @@ fn passes(f: &File<'_>, v: Value<'_>) -> Vec<Pass> {
     texts.into_iter().filter_map(read).collect()
 }
 
-fn one_name(f: &File<'_>, v: Value<'_>) -> Option<ServiceName> {
+pub(super) fn one_name(f: &File<'_>, v: Value<'_>) -> Option<ServiceName> {
     let text = f.text(v)?;
     let name = ServiceName::new(&text);
     if name.is_none() {
@@ -203,7 +268,7 @@ fn names(f: &File<'_>, v: Value<'_>) -> Vec<ServiceName> {
     out
 }
 
-fn signal(f: &File<'_>, v: Value<'_>) -> Option<Signal> {
+pub(super) fn signal(f: &File<'_>, v: Value<'_>) -> Option<Signal> {
     let text = v.get_ref().as_str().unwrap_or_default();
     let full = if text.starts_with("SIG") { text.to_owned() } else { format!("SIG{text}") };
     let found = Signal::from_str(&full).ok().filter(|_| text.starts_with("SIG"));
@@ -216,184 +281,4 @@ fn signal(f: &File<'_>, v: Value<'_>) -> Option<Signal> {
         f.problem(v.span(), format!("`{text}` is not a signal; {hint}"));
     }
     found
-}
-
-fn ready(f: &File<'_>, v: Value<'_>, kind: Kind) -> Option<Ready> {
-    let shape = "{ notify = true } or { http = {…} }, { tcp = {…} }, { unix = \"…\" }, { exec = […] }";
-    let table = f.table(v, shape)?;
-    let notify = table.get("notify").and_then(|v| f.boolean(v));
-    let mut checks = Vec::new();
-    if let Some(v) = table.get("http") {
-        checks.push(http(f, v));
-    }
-    if let Some(v) = table.get("tcp") {
-        checks.push(tcp(f, v));
-    }
-    if let Some(v) = table.get("unix") {
-        checks.push(absolute(f, v).map(|path| Check::Unix { path }));
-    }
-    if let Some(v) = table.get("exec") {
-        checks.push(f.texts(v).and_then(|argv| program(f, v, argv)).map(|argv| Check::Exec { argv }));
-    }
-    let every = table.get("every").and_then(|v| f.duration(v)).unwrap_or(Duration::from_secs(1));
-    let timeout = match table.get("timeout") {
-        Some(v) => f.duration(v).inspect(|t| {
-            if *t >= every {
-                f.problem(
-                    v.span(),
-                    "a probe's timeout must be shorter than `every`, or two would be in flight",
-                );
-            }
-        }),
-        None => Some(every / 2),
-    };
-    table.finish();
-    if matches!(kind, Kind::Oneshot) {
-        f.problem(v.span(), "a oneshot is ready when it has exited with 0; leave `ready` out");
-        return None;
-    }
-    match (notify, checks.len()) {
-        (Some(true), 0) => Some(Ready::Notify),
-        (None | Some(false), 1) => {
-            checks.pop()?.and_then(|check| Some(Ready::Probe(Probe { check, every, timeout: timeout? })))
-        }
-        _ => {
-            f.problem(v.span(), format!("one way to tell, please: {shape}"));
-            None
-        }
-    }
-}
-
-fn port(f: &File<'_>, v: Value<'_>) -> Option<u16> {
-    f.number(v, 1..=65_535, "a port from 1 to 65535")
-}
-
-fn http(f: &File<'_>, v: Value<'_>) -> Option<Check> {
-    let table = f.table(v, "{ port = 3001, path = \"/ready\" }")?;
-    let port = table.get("port").and_then(|v| port(f, v));
-    let path = match table.get("path") {
-        Some(v) => f.text(v).filter(|path| {
-            let fits = path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control());
-            if !fits {
-                f.problem(v.span(), "write a path with its slash and without blanks, \"/ready\"");
-            }
-            fits
-        }),
-        None => Some("/".to_owned()),
-    };
-    if table.get("port").is_none() {
-        f.problem(v.span(), "`port` is missing");
-    }
-    table.finish();
-    Some(Check::Http { port: port?, path: path? })
-}
-
-fn tcp(f: &File<'_>, v: Value<'_>) -> Option<Check> {
-    let table = f.table(v, "{ port = 5432 }")?;
-    let port = table.get("port").and_then(|v| port(f, v));
-    if table.get("port").is_none() {
-        f.problem(v.span(), "`port` is missing");
-    }
-    table.finish();
-    Some(Check::Tcp { port: port? })
-}
-
-fn ladder(f: &File<'_>, v: Value<'_>) -> Option<StopLadder> {
-    let shape = "a list of rungs, [{ signal = \"SIGTERM\", share = 1 }]";
-    let Some(array) = v.get_ref().as_array() else {
-        f.problem(v.span(), format!("write {shape}"));
-        return None;
-    };
-    let mut rungs = Vec::new();
-    for value in array.iter() {
-        let Some(table) = f.table(value, "{ signal = \"SIGTERM\", share = 1 }") else { continue };
-        let sent = table.get("signal").and_then(|v| signal(f, v));
-        let share =
-            table.get("share").and_then(|v| f.integer::<u32>(v, "a share of 1 or more").filter(|s| *s > 0));
-        let wait = table.get("wait").and_then(|v| f.duration(v));
-        table.finish();
-        match (sent, share, wait) {
-            (Some(Signal::SIGKILL), _, _) => {
-                f.problem(value.span(), "SIGKILL always follows the last rung by itself");
-            }
-            (Some(signal), Some(share), None) => rungs.push(Rung { signal, length: Length::Share(share) }),
-            (Some(signal), None, Some(wait)) => rungs.push(Rung { signal, length: Length::Wait(wait) }),
-            (None, _, _) => f.problem(value.span(), "a rung needs a `signal`"),
-            (Some(_), _, _) => f.problem(value.span(), "a rung needs either `share` or `wait`"),
-        }
-    }
-    let ladder = StopLadder::new(rungs);
-    if ladder.is_none() && array.is_empty() {
-        f.problem(v.span(), format!("an empty ladder; write {shape}"));
-    }
-    ladder
-}
-
-fn restart(f: &File<'_>, v: Value<'_>, base: &Restart) -> Restart {
-    let Some(table) = f.table(v, "a table, { when = \"always\", delay = \"1s\" }") else {
-        return base.clone();
-    };
-    let words = [("always", When::Always), ("on-failure", When::OnFailure), ("never", When::Never)];
-    let delay = table.get("delay").and_then(|v| f.duration(v)).unwrap_or(base.delay);
-    let restart = Restart {
-        when: table.get("when").and_then(|v| f.word(v, &words)).unwrap_or(base.when),
-        delay,
-        max_delay: table
-            .get("max_delay")
-            .and_then(|v| f.duration(v))
-            .unwrap_or_else(|| base.max_delay.max(delay)),
-        window: table.get("window").and_then(|v| f.duration(v)).unwrap_or(base.window),
-        max: table.get("max").and_then(|v| f.integer(v, "how many restarts")).unwrap_or(base.max),
-        final_codes: table.get("final_codes").map(|v| codes(f, v)).unwrap_or_default(),
-    };
-    if let Some(v) = table.get("max_delay").filter(|_| restart.max_delay < restart.delay) {
-        f.problem(v.span(), "`max_delay` is shorter than `delay`");
-    }
-    table.finish();
-    restart
-}
-
-const GIVING_UP: [(&str, GivesUp); 3] =
-    [("stop-all", GivesUp::StopAll), ("degrade", GivesUp::Degrade), ("hold", GivesUp::Hold)];
-
-fn gives_up(f: &File<'_>, v: Value<'_>) -> Option<GivesUpRule> {
-    if v.get_ref().as_table().is_none() {
-        let default = f.word(v, &GIVING_UP)?;
-        return Some(GivesUpRule { default, when_env: BTreeMap::new(), codes: BTreeMap::new() });
-    }
-    let table = f.table(v, "\"stop-all\"")?;
-    let default = table.get("default").and_then(|v| f.word(v, &GIVING_UP));
-    let mut when_env = BTreeMap::new();
-    if let Some(names) = table.get("when_env").and_then(|v| f.table(v, "a table, { NAME = \"hold\" }")) {
-        for (key, _, value) in names.all() {
-            if let Some(what) = f.word(value, &GIVING_UP) {
-                when_env.insert(key.to_owned(), what);
-            }
-        }
-    }
-    let mut by_code = BTreeMap::new();
-    if let Some(table) = table.get("codes").and_then(|v| f.table(v, "a table, { 77 = \"hold\" }")) {
-        for (key, span, value) in table.all() {
-            match (key.parse(), f.word(value, &GIVING_UP)) {
-                (Ok(code), Some(what)) => {
-                    by_code.insert(code, what);
-                }
-                (Err(_), _) => f.problem(span, format!("`{key}` is not an exit code from 0 to 255")),
-                (Ok(_), None) => {}
-            }
-        }
-    }
-    table.finish();
-    if default.is_none() {
-        f.problem(v.span(), "`default` is missing");
-    }
-    Some(GivesUpRule { default: default?, when_env, codes: by_code })
-}
-
-fn codes(f: &File<'_>, v: Value<'_>) -> BTreeSet<u8> {
-    let Some(array) = v.get_ref().as_array() else {
-        f.problem(v.span(), "write a list of exit codes, [76, 77]");
-        return BTreeSet::new();
-    };
-    array.iter().filter_map(|v| f.integer(v, "an exit code from 0 to 255")).collect()
 }

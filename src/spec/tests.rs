@@ -58,6 +58,7 @@ required = true
         check: Check::Tcp { port: 5432 },
         every: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
+        failures: 3,
     };
     assert_eq!(spec.ready, Ready::Probe(probe));
     let rungs = [
@@ -195,4 +196,64 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_concerns_life_freezing_and_powers_is_read() {
+    let spec = good(
+        r#"
+kind = "daemon"
+exec = ["/bin/true"]
+ready = { http = { port = 3001, path = "/ready" }, failures = 2 }
+live = { exec = ["/bin/true"], every = "5s", grace = "30s" }
+after_outage = { of = "db", longer_than = "8s", ready_within = "2s" }
+handles = "quiesce"
+freezes = false
+helpers = "resident"
+env_files = { PGPASSWORD = "/run/pw" }
+core = 0
+capabilities = ["CAP_NET_BIND_SERVICE"]
+"#,
+    );
+    let live = spec.live.unwrap();
+    assert_eq!((live.grace, live.probe.every), (Duration::from_secs(30), Duration::from_secs(5)));
+    assert_eq!((live.probe.timeout, live.probe.failures), (Duration::from_millis(2_500), 3));
+    assert!(matches!(spec.ready, Ready::Probe(Probe { failures: 2, .. })));
+    assert_eq!(spec.after_outage.unwrap().longer_than, Duration::from_secs(8));
+    assert_eq!(spec.quiesces, Some(Duration::from_secs(10)));
+    assert_eq!((spec.freezing, spec.helpers), (Freezing::GoesOn, Helpers::Resident));
+    assert_eq!(spec.env_files["PGPASSWORD"], PathBuf::from("/run/pw"));
+    assert_eq!(spec.core, Some(CoreLimit::Bytes(0)));
+    let capabilities: Vec<u8> = spec.capabilities.unwrap().into_iter().map(Capability::number).collect();
+    assert_eq!(capabilities, [10]);
+    assert_eq!(
+        said_of("capabilities = [\"CAP_NET_BIND_SERVIC\"]"),
+        ["x.toml:3:16: `CAP_NET_BIND_SERVIC` is no capability; did you mean `CAP_NET_BIND_SERVICE`?"]
+    );
+    assert_eq!(
+        said_of("quiesce_deadline = \"3s\""),
+        ["x.toml:3:20: `quiesce_deadline` without handles = \"quiesce\""]
+    );
+    assert_eq!(
+        said_of("after_outage = { of = \"db\", longer_than = \"8s\", ready_within = \"2s\" }"),
+        ["x.toml:3:16: whether it is back is asked by a probe: give `ready` one"]
+    );
+    assert_eq!(
+        said_of("env_files = { A = \"relative\" }"),
+        ["x.toml:3:13: `A`: write the absolute path of the file that holds its value"]
+    );
+    assert_eq!(said_of("live = { every = \"1s\" }").len(), 1);
+}
+
+/// The parser says which keys it asked for when it meets one that is like none of them.
+#[test]
+fn the_table_of_keys_and_the_parser_know_the_same_keys() {
+    let asked = said_of("zzzzzzzzzzzzzzzzzzzzzzzzzz = 1").remove(0);
+    let asked: BTreeSet<&str> = asked.split("the keys here are ").nth(1).unwrap().split(", ").collect();
+    let listed: BTreeSet<&str> = keys::KEYS
+        .iter()
+        .flat_map(|(_, keys)| keys.iter())
+        .map(|key| key.name.split('.').next().unwrap())
+        .collect();
+    assert_eq!(asked, listed);
 }

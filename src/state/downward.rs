@@ -2,8 +2,8 @@
 
 use super::machine::{Cause, Machine, Whole};
 use super::mutant::{self, Mutant};
-use super::service::Forced;
-use super::{Action, Service, State, Then, Why};
+use super::service::{Forced, Phase};
+use super::{Action, End, Service, State, Then, Why};
 use crate::exit::Exit;
 use crate::spec::ServiceName;
 use std::time::Instant;
@@ -20,41 +20,17 @@ impl Machine {
             Cause::Asked(by) => Why::Asked(by.clone()),
             Cause::GaveUp { name, .. } => Why::GaveUp(name.clone()),
         };
-        let alive = |s: &Service| match s.state() {
-            State::Clearing { .. } => !mutant::is(Mutant::EndsWhileClearing),
-            State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Stopping { .. } => true,
-            State::Waiting
-            | State::Absent
-            | State::Backoff { .. }
-            | State::Done
-            | State::Down(_)
-            | State::GaveUp(_) => false,
-        };
         let may_stop = |s: &Service| {
             let waiting = matches!(s.state(), State::Waiting | State::Backoff { .. });
-            let up = matches!(
-                s.state(),
-                State::Spawning { stop: None, .. } | State::Starting { .. } | State::Ready { .. }
-            );
+            let to_come = matches!(s.state(), State::Spawning { stop: None, .. });
+            let up = to_come || s.state().phase() == Phase::Running;
             // What is on its way down for a restart must not come up again.
-            let coming_back = match s.state() {
-                State::Stopping { then, .. } | State::Clearing { then, .. } => {
-                    matches!(then, Then::Policy | Then::Failed(_))
-                }
-                State::Waiting
-                | State::Absent
-                | State::Spawning { .. }
-                | State::Starting { .. }
-                | State::Ready { .. }
-                | State::Backoff { .. }
-                | State::Done
-                | State::Down(_)
-                | State::GaveUp(_) => false,
-            };
-            let free = !self.plan.dependents(s.name()).filter_map(|d| self.services.get(d)).any(alive);
+            let coming_back = s.state().then().is_some_and(|then| match then {
+                Then::Policy | Then::Failed(_) | Then::Again(_) => true,
+                Then::Down(_) | Then::Held(_) => false,
+            });
+            let free =
+                !self.plan.dependents(s.name()).filter_map(|d| self.services.get(d)).any(Service::is_alive);
             waiting || coming_back || (up && (free || mutant::is(Mutant::NoStopOrder)))
         };
         let names: Vec<ServiceName> =
@@ -67,7 +43,7 @@ impl Machine {
                 actions.extend(service.stop(Then::Down(why.clone()), rung, &self.plan, now));
             }
         }
-        if !self.services.values().any(alive) {
+        if !self.services.values().any(Service::is_alive) {
             self.whole = Whole::Ended(self.exit(cause));
             return true;
         }
@@ -79,6 +55,11 @@ impl Machine {
             _ if mutant::is(Mutant::AlwaysClean) => Exit::Clean,
             Cause::GaveUp { exit, .. } => *exit,
             Cause::Asked(_) => {
+                // Another machine may be the writer: whatever ended in order, this was no wanted stop.
+                let fenced = |s: &Service| s.given_up().is_some_and(|g| g.end == End::Fenced);
+                if self.services.values().any(fenced) {
+                    return Exit::Refused;
+                }
                 let forced = |s: &Service| matches!(s.state(), State::Down(_)) && s.forced() == Forced::Yes;
                 if self.services.values().any(forced) {
                     return Exit::Forced;

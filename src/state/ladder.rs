@@ -2,7 +2,7 @@
 
 use super::mutant::{self, Mutant};
 use super::service::Forced;
-use super::{Action, End, Ending, GivenUp, Service, State, Then, Why};
+use super::{Action, End, Ending, GivenUp, Pid, Run, Service, State, Then, Why};
 use crate::plan::Plan;
 use crate::spec::GivesUp;
 use std::time::Instant;
@@ -12,14 +12,20 @@ impl Service {
     pub(super) fn stop(&mut self, then: Then, rung: usize, plan: &Plan, now: Instant) -> Vec<Action> {
         match &mut self.state {
             State::Spawning { stop, .. } => {
-                *stop = Some(then);
+                if !matches!(stop, Some(Then::Held(_))) {
+                    *stop = Some(then);
+                }
                 Vec::new()
             }
             State::Starting { run, pid } | State::Ready { run, pid, .. } => {
                 let (run, pid) = (*run, *pid);
-                self.set(State::Stopping { run, pid, rung, until: now, then }, now);
-                self.forced = if rung > 0 { Forced::Yes } else { Forced::No };
-                self.on_rung(plan, now)
+                self.stop_running(run, pid, then, rung, plan, now)
+            }
+            State::Frozen { run, pid, .. } => {
+                let (run, pid) = (*run, *pid);
+                let mut actions = vec![Action::Thaw { name: self.spec.name.clone(), run }];
+                actions.extend(self.stop_running(run, pid, then, rung, plan, now));
+                actions
             }
             State::Stopping { then: former, .. } | State::Clearing { then: former, .. } => {
                 // A stop for good outranks a restart, and being held outranks both.
@@ -29,10 +35,6 @@ impl Service {
                 Vec::new()
             }
             State::Waiting | State::Backoff { .. } => {
-                // Nothing is alive: a force used in a former run is none of this stop.
-                if !mutant::is(Mutant::OldForceCounts) {
-                    self.forced = Forced::No;
-                }
                 self.settle(then, now);
                 Vec::new()
             }
@@ -40,9 +42,25 @@ impl Service {
         }
     }
 
+    fn stop_running(
+        &mut self,
+        run: Run,
+        pid: Pid,
+        then: Then,
+        rung: usize,
+        plan: &Plan,
+        now: Instant,
+    ) -> Vec<Action> {
+        let ready_for = self.ready_for(now);
+        self.set(State::Stopping { run, pid, rung, until: now, then, ready_for }, now);
+        self.forced = if rung > 0 { Forced::Yes } else { Forced::No };
+        self.on_rung(plan, now)
+    }
+
     fn settle(&mut self, then: Then, now: Instant) {
         match then {
             Then::Down(why) => self.set(State::Down(why), now),
+            Then::Again(_) => self.anew(now),
             Then::Held(why) => {
                 let last = self.last.clone().unwrap_or(Ending::Exited(0));
                 self.set(
@@ -52,6 +70,13 @@ impl Service {
             }
             Then::Policy | Then::Failed(_) => {}
         }
+    }
+
+    /// Wanted again, with all its attempts.
+    pub(super) fn anew(&mut self, now: Instant) {
+        self.attempt = 0;
+        self.starts.clear();
+        self.set(State::Waiting, now);
     }
 
     /// Sends what the present rung says, and sets when the next one follows.
@@ -76,49 +101,28 @@ impl Service {
 
     /// The next rung, now: a deadline passed, or somebody is in a hurry.
     pub(super) fn next_rung(&mut self, plan: &Plan, now: Instant) -> Vec<Action> {
-        match &mut self.state {
-            State::Stopping { rung, .. } if *rung <= self.spec.stop.rungs().len() => {
-                if !mutant::is(Mutant::RungStays) {
-                    *rung += 1;
-                }
-                self.forced = Forced::Yes;
-                self.on_rung(plan, now)
-            }
-            State::Stopping { .. }
-            | State::Waiting
-            | State::Absent
-            | State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Clearing { .. }
-            | State::Backoff { .. }
-            | State::Done
-            | State::Down(_)
-            | State::GaveUp(_) => Vec::new(),
+        let end = self.spec.stop.rungs().len();
+        let State::Stopping { rung, .. } = &mut self.state else { return Vec::new() };
+        if *rung > end {
+            return Vec::new();
         }
+        if !mutant::is(Mutant::RungStays) {
+            *rung += 1;
+        }
+        self.forced = Forced::Yes;
+        self.on_rung(plan, now)
     }
 
     /// SIGKILL for everything of it, whatever the ladder.
     pub(super) fn kill(&mut self) -> Vec<Action> {
         let last = self.spec.stop.rungs().len() + 1;
-        match &mut self.state {
-            State::Stopping { rung, run, .. } if *rung < last => {
-                *rung = last;
-                self.forced = Forced::Yes;
-                vec![Action::Kill { name: self.spec.name.clone(), run: *run }]
-            }
-            State::Stopping { .. }
-            | State::Waiting
-            | State::Absent
-            | State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Clearing { .. }
-            | State::Backoff { .. }
-            | State::Done
-            | State::Down(_)
-            | State::GaveUp(_) => Vec::new(),
+        let State::Stopping { rung, run, .. } = &mut self.state else { return Vec::new() };
+        if *rung >= last {
+            return Vec::new();
         }
+        *rung = last;
+        self.forced = Forced::Yes;
+        vec![Action::Kill { name: self.spec.name.clone(), run: *run }]
     }
 
     /// Freeze and kill, no ladder; then held.
@@ -127,9 +131,11 @@ impl Service {
         match &mut self.state {
             State::Starting { run, pid }
             | State::Ready { run, pid, .. }
+            | State::Frozen { run, pid, .. }
             | State::Stopping { run, pid, .. } => {
                 let (run, pid, rung) = (*run, *pid, self.spec.stop.rungs().len() + 1);
-                self.set(State::Stopping { run, pid, rung, until: now, then }, now);
+                let ready_for = self.ready_for(now);
+                self.set(State::Stopping { run, pid, rung, until: now, then, ready_for }, now);
                 vec![Action::Fence { name: self.spec.name.clone(), run }]
             }
             State::Spawning { run, stop } => {
@@ -155,6 +161,11 @@ impl Service {
 pub(super) fn end(why: &Why) -> End {
     match why {
         Why::Fenced(_) => End::Fenced,
-        Why::Asked(_) | Why::GaveUp(_) | Why::NeverReady | Why::Watchdog => End::Mendable,
+        Why::Asked(_)
+        | Why::GaveUp(_)
+        | Why::NeverReady
+        | Why::Watchdog
+        | Why::NotLive(_)
+        | Why::AfterOutage(_) => End::Mendable,
     }
 }

@@ -1,8 +1,10 @@
 //! The whole: who may start when, who must stop when, and how it ends.
 
 use super::mutant::{self, Mutant};
-use super::service::Installed;
-use super::{Action, Happened, Run, Service, State, Then, Why};
+use super::outage;
+use super::service::{Installed, Phase};
+use super::single::Again;
+use super::{Action, Dependents, Happened, Run, Service, Stage, State, Then, Why};
 use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::spec::{GivesUp, ServiceName};
@@ -23,8 +25,30 @@ pub enum Event {
     },
     /// Stop everything; said again, hurry.
     Stop(String),
-    /// Try a service again that was held or gave up.
-    Retry(ServiceName),
+    /// Start a service that is down, was held or gave up.
+    Start(ServiceName),
+    /// Stop one service.
+    StopOne {
+        /// Which.
+        name: ServiceName,
+        /// And those who come after it?
+        dependents: Dependents,
+        /// Who says so.
+        by: String,
+    },
+    /// Stop one service and start it again.
+    RestartOne {
+        /// Which.
+        name: ServiceName,
+        /// And those who come after it?
+        dependents: Dependents,
+        /// Who says so.
+        by: String,
+    },
+    /// Let everything stand still.
+    Freeze(String),
+    /// Let everything go on.
+    Thaw(String),
     /// A service says that those who named it in `fence_by` must be fenced.
     Fence {
         /// Who says so.
@@ -57,6 +81,22 @@ pub enum Cause {
 pub enum Whole {
     /// Services run, or are on their way.
     Up,
+    /// Everything is about to stand still.
+    Freezing {
+        /// Who asked.
+        by: String,
+        /// When this stage must be over.
+        until: Instant,
+        /// How far it is.
+        stage: Stage,
+    },
+    /// Everything stands still.
+    Frozen {
+        /// Who asked.
+        by: String,
+        /// Since when.
+        at: Instant,
+    },
     /// Everything goes down.
     Stopping {
         /// Since when.
@@ -88,6 +128,12 @@ pub struct Machine {
     pub(super) services: BTreeMap<ServiceName, Service>,
     pub(super) whole: Whole,
     pub(super) runs: u64,
+    /// Services that are to go, and what follows for each.
+    pub(super) leaving: BTreeMap<ServiceName, Then>,
+    /// Services whose outages matter to others.
+    pub(super) seen: BTreeMap<ServiceName, outage::Seen>,
+    /// Why the last freeze did not come about.
+    pub(super) refused: Option<String>,
 }
 
 impl Machine {
@@ -102,7 +148,15 @@ impl Machine {
                 Some((name.clone(), Service::new(plan.spec(name)?.clone(), installed, now)))
             })
             .collect();
-        Machine { plan, services, whole: Whole::Up, runs: 0 }
+        Machine {
+            plan,
+            services,
+            whole: Whole::Up,
+            runs: 0,
+            leaving: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            refused: None,
+        }
     }
 
     /// The plan it follows.
@@ -115,6 +169,12 @@ impl Machine {
     #[must_use]
     pub fn whole(&self) -> &Whole {
         &self.whole
+    }
+
+    /// Why the last freeze that was accepted did not come about.
+    #[must_use]
+    pub fn not_frozen_because(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// Every service, dependencies first.
@@ -131,13 +191,16 @@ impl Machine {
     /// When [`Event::Tick`] is due, if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let services = self.services.values().filter_map(Service::deadline).min();
+        // What is not started before the thaw need not be woken for.
+        let sleeps = |s: &Service| matches!(s.state(), State::Backoff { .. }) && !self.may_start(s);
+        let services = self.services.values().filter(|s| !sleeps(s)).filter_map(Service::deadline).min();
         let whole = match &self.whole {
             // Past the last call everything was killed already: there is nothing more to wake for.
             Whole::Stopping { since, .. } if self.services.values().any(killable) => {
                 since.checked_add(self.plan.last_call())
             }
-            Whole::Up | Whole::Stopping { .. } | Whole::Ended(_) => None,
+            Whole::Freezing { until, .. } => Some(*until),
+            Whole::Up | Whole::Frozen { .. } | Whole::Stopping { .. } | Whole::Ended(_) => None,
         };
         [services, whole].into_iter().flatten().min()
     }
@@ -147,7 +210,9 @@ impl Machine {
     pub fn waits_for(&self, name: &ServiceName) -> Option<String> {
         let service = self.services.get(name)?;
         let State::Waiting = service.state() else { return None };
-        let get = |n: &&ServiceName| self.services.get(*n);
+        let going =
+            |n: &&ServiceName| self.leaving.contains_key(*n) && !mutant::is(Mutant::DependentsStartEarly);
+        let get = |n: &&ServiceName| self.services.get(*n).filter(|_| !going(n));
         let missing: Vec<String> = service
             .spec()
             .requires
@@ -169,15 +234,13 @@ impl Machine {
     pub fn step(&mut self, event: Event, now: Instant) -> (Vec<Action>, Answer) {
         let mut actions = Vec::new();
         let answer = match event {
-            Event::Service { name, run, what } => match self.services.get_mut(&name) {
-                Some(service) => {
-                    actions.extend(service.happened(run, what, &self.plan, now));
-                    Answer::Accepted
-                }
-                None => Answer::Rejected(format!("there is no service `{name}`")),
-            },
+            Event::Service { name, run, what } => self.told(&name, run, what, now, &mut actions),
             Event::Stop(by) => self.stop(by, now, &mut actions),
-            Event::Retry(name) => self.retry(&name, now),
+            Event::Start(name) => self.start_one(&name, Again::OnlyFailed, now),
+            Event::StopOne { name, dependents, by } => self.stop_one(&name, dependents, &by),
+            Event::RestartOne { name, dependents, by } => self.restart_one(&name, dependents, &by, now),
+            Event::Freeze(by) => self.freeze(by, now, &mut actions),
+            Event::Thaw(by) => self.thaw(&by, now, &mut actions),
             Event::Fence { by, why } => self.fence(&by, &why, now, &mut actions),
             Event::Tick => Answer::Accepted,
         };
@@ -185,10 +248,57 @@ impl Machine {
         (actions, answer)
     }
 
+    fn told(
+        &mut self,
+        name: &ServiceName,
+        run: Run,
+        what: Happened,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Answer {
+        match &what {
+            Happened::Quiesced => self.quiesced(name, run, now, actions),
+            Happened::Busy(why) => self.busy(run, why, now, actions),
+            // It may be silent because of what it requires; that comes back without its restart. And when everything
+            // stops, its turn comes.
+            Happened::NotLive(_) if !self.ground(name) || self.is_stopping() => {
+                return Answer::Nothing("silence does not count now".to_owned());
+            }
+            Happened::NotLive(_)
+            | Happened::Spawned(_)
+            | Happened::SpawnFailed(_)
+            | Happened::Ready
+            | Happened::Unready(_)
+            | Happened::Live
+            | Happened::Alive
+            | Happened::Frozen
+            | Happened::Exited(_)
+            | Happened::DescentGone => {}
+        }
+        match self.services.get_mut(name) {
+            Some(service) => {
+                actions.extend(service.happened(run, what, &self.plan, now));
+                Answer::Accepted
+            }
+            None => Answer::Rejected(format!("there is no service `{name}`")),
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.whole, Whole::Stopping { .. } | Whole::Ended(_))
+    }
+
+    /// Whether everything that a service requires serves.
+    fn ground(&self, name: &ServiceName) -> bool {
+        let serves = |n: &ServiceName| self.services.get(n).is_some_and(Service::serves);
+        mutant::is(Mutant::LiveWithoutGround)
+            || self.services.get(name).is_some_and(|s| s.spec().requires.iter().all(serves))
+    }
+
     fn stop(&mut self, by: String, now: Instant, actions: &mut Vec<Action>) -> Answer {
         match &mut self.whole {
-            Whole::Up => {
-                self.whole = Whole::Stopping { since: now, cause: Cause::Asked(by), hurried: 0 };
+            Whole::Up | Whole::Freezing { .. } | Whole::Frozen { .. } => {
+                self.begin_to_stop(Cause::Asked(by), now, actions);
                 Answer::Accepted
             }
             Whole::Stopping { hurried, .. } => {
@@ -202,34 +312,19 @@ impl Machine {
         }
     }
 
-    fn retry(&mut self, name: &ServiceName, now: Instant) -> Answer {
-        if !matches!(self.whole, Whole::Up) {
-            return Answer::Rejected("everything is stopping".to_owned());
+    /// What stands goes on first: nobody can stop in order who does not move.
+    fn begin_to_stop(&mut self, cause: Cause, now: Instant, actions: &mut Vec<Action>) {
+        let stood = matches!(self.whole, Whole::Freezing { .. } | Whole::Frozen { .. });
+        self.whole = Whole::Stopping { since: now, cause, hurried: 0 };
+        self.leaving.clear();
+        if stood {
+            self.go_on(now, actions);
         }
-        match self.services.get_mut(name) {
-            None => Answer::Rejected(format!("there is no service `{name}`")),
-            Some(service) => {
-                if service.retry(now) {
-                    Answer::Accepted
-                } else {
-                    match service.state() {
-                        State::GaveUp(given) => Answer::Rejected(format!(
-                            "`{name}` was {}: nothing starts it again in this life, because another machine may be the writer",
-                            given.why
-                        )),
-                        State::Waiting
-                        | State::Absent
-                        | State::Spawning { .. }
-                        | State::Starting { .. }
-                        | State::Ready { .. }
-                        | State::Stopping { .. }
-                        | State::Clearing { .. }
-                        | State::Backoff { .. }
-                        | State::Done
-                        | State::Down(_) => Answer::Nothing(format!("`{name}` is neither held nor failed")),
-                    }
-                }
-            }
+        // Force that was used in an earlier stop of one service is none of this stop.
+        let resting =
+            |s: &&mut Service| s.state().phase() == Phase::Resting && !mutant::is(Mutant::OldForceCounts);
+        for service in self.services.values_mut().filter(resting) {
+            service.no_force();
         }
     }
 
@@ -252,7 +347,12 @@ impl Machine {
     fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for _ in 0..=4 * self.services.len() {
             let before = actions.len();
-            let moved = self.deadlines(now, actions) | self.give_up(now) | self.advance(now, actions);
+            let moved = self.deadlines(now, actions)
+                | self.give_up(now, actions)
+                | self.freezing(now, actions)
+                | self.leavers(now, actions)
+                | self.advance(now, actions);
+            self.outages(now);
             if !moved && actions.len() == before {
                 break;
             }
@@ -268,16 +368,22 @@ impl Machine {
                 // Whoever has not even begun to stop by now begins with the end.
                 let last = service.spec().stop.rungs().len() + 1;
                 let why = Then::Down(Why::Asked("the stop budget is spent".to_owned()));
-                if matches!(service.state(), State::Starting { .. } | State::Ready { .. }) {
+                if service.state().phase() == Phase::Running {
                     actions.extend(service.stop(why, last, &self.plan, now));
                 }
                 actions.extend(service.kill());
             }
         }
-        for service in self.services.values_mut().filter(|s| s.deadline().is_some_and(|d| d <= now)) {
+        let due = |s: &&Service| s.deadline().is_some_and(|d| d <= now);
+        let due: Vec<ServiceName> = self.services.values().filter(due).map(|s| s.name().clone()).collect();
+        for name in due {
+            let Some(service) = self.services.get_mut(&name) else { continue };
             match service.state().clone() {
                 State::Starting { .. } => {
                     actions.extend(service.stop(Then::Failed(Why::NeverReady), 0, &self.plan, now));
+                }
+                State::Ready { up, .. } if up.proof.is_some_and(|by| by <= now) => {
+                    actions.extend(self.overdue(&name, now));
                 }
                 State::Ready { .. } => {
                     actions.extend(service.stop(Then::Failed(Why::Watchdog), 0, &self.plan, now));
@@ -288,6 +394,7 @@ impl Machine {
                 | State::Waiting
                 | State::Absent
                 | State::Spawning { .. }
+                | State::Frozen { .. }
                 | State::Clearing { .. }
                 | State::Done
                 | State::Down(_)
@@ -299,36 +406,26 @@ impl Machine {
     }
 
     /// A service that gave up and takes the whole with it.
-    fn give_up(&mut self, now: Instant) -> bool {
-        if !matches!(self.whole, Whole::Up) {
+    fn give_up(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+        if self.is_stopping() {
             return false;
         }
-        let fatal = self.services.values().find_map(|s| match s.state() {
-            State::GaveUp(given) if given.how == GivesUp::StopAll => Some((s, given)),
-            State::GaveUp(_)
-            | State::Waiting
-            | State::Absent
-            | State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Stopping { .. }
-            | State::Clearing { .. }
-            | State::Backoff { .. }
-            | State::Done
-            | State::Down(_) => None,
+        let fatal = self.services.values().find_map(|s| match s.given_up() {
+            Some(given) if given.how == GivesUp::StopAll => Some((s, given)),
+            Some(_) | None => None,
         });
         let Some((service, given)) = fatal else { return false };
         let passed = given.last.code().filter(|c| service.spec().pass_exit.contains(c));
         let exit = passed.and_then(|c| Exit::from_code(i32::from(c))).unwrap_or(Exit::GaveUp);
         let cause = Cause::GaveUp { name: service.name().clone(), why: given.why.clone(), exit };
-        self.whole = Whole::Stopping { since: now, cause, hurried: 0 };
+        self.begin_to_stop(cause, now, actions);
         true
     }
 
     /// Starts what may start; when stopping, stops what may stop, and ends when nothing is left.
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
         match self.whole.clone() {
-            Whole::Up => self.start(now, actions),
+            Whole::Up | Whole::Freezing { .. } | Whole::Frozen { .. } => self.start(now, actions),
             Whole::Stopping { cause, hurried, .. } => {
                 if mutant::is(Mutant::StartWhileStopping) {
                     self.start(now, actions);
@@ -344,7 +441,9 @@ impl Machine {
         let unmet = |s: &Service| {
             let due = matches!(s.state(), State::Backoff { until, .. } if *until <= now);
             let serves = |n: &ServiceName| self.services.get(n).is_some_and(Service::serves);
-            due && !s.spec().requires.iter().all(serves) && !mutant::is(Mutant::RequiresIgnoredOnRestart)
+            due && self.may_start(s)
+                && !s.spec().requires.iter().all(serves)
+                && !mutant::is(Mutant::RequiresIgnoredOnRestart)
         };
         let unmet: Vec<ServiceName> =
             self.services().filter(|s| unmet(s)).map(|s| s.name().clone()).collect();
@@ -354,12 +453,13 @@ impl Machine {
             }
         }
         let due = |s: &Service| match s.state() {
-            State::Waiting => self.waits_for(s.name()).is_none(),
-            State::Backoff { until, .. } => *until <= now,
+            State::Waiting => self.may_start(s) && self.waits_for(s.name()).is_none(),
+            State::Backoff { until, .. } => self.may_start(s) && *until <= now,
             State::Absent
             | State::Spawning { .. }
             | State::Starting { .. }
             | State::Ready { .. }
+            | State::Frozen { .. }
             | State::Stopping { .. }
             | State::Clearing { .. }
             | State::Done
@@ -393,16 +493,7 @@ impl Machine {
 }
 
 fn killable(service: &Service) -> bool {
-    match service.state() {
-        State::Stopping { rung, .. } => *rung <= service.spec().stop.rungs().len(),
-        State::Starting { .. } | State::Ready { .. } => true,
-        State::Waiting
-        | State::Absent
-        | State::Spawning { .. }
-        | State::Clearing { .. }
-        | State::Backoff { .. }
-        | State::Done
-        | State::Down(_)
-        | State::GaveUp(_) => false,
-    }
+    let on_the_ladder = |rung: usize| rung <= service.spec().stop.rungs().len();
+    matches!(service.state(), State::Stopping { rung, .. } if on_the_ladder(*rung))
+        || service.state().phase() == Phase::Running
 }

@@ -6,22 +6,29 @@
 //!     └───────────┴───────────┴─────────┴──────────────────────────────────────── ┘
 //! ```
 //!
+//! Everything may be frozen: what runs stands in `Frozen` with all its deadlines, and goes on from there when it is thawed.
+//!
 //! Pure and total: no clock, no process, no file. One task owns the [`Machine`] and feeds it one stream of events; a
 //! late event of a former process can change nothing, because every process has a [`Run`] number. A service is never
 //! said to be down before its whole descent is proved gone (`Clearing` ends by [`Happened::DescentGone`] alone), and
 //! never started again before that: a new postmaster must not meet old backends.
 
 mod downward;
+mod freezing;
 mod ladder;
 mod machine;
 mod mutant;
+mod outage;
 mod policy;
 mod service;
+mod single;
 #[cfg(test)]
 mod tests;
 
+pub use freezing::Stage;
 pub use machine::{Answer, Cause, Event, Machine, Whole};
-pub use service::{Installed, Service, State};
+pub use service::{Before, Fitness, Held, Installed, Phase, Service, State, Up};
+pub use single::Dependents;
 
 use crate::spec::{GivesUp, ServiceName};
 use nix::sys::signal::Signal;
@@ -46,6 +53,23 @@ pub enum Core {
     None,
 }
 
+/// The signal that ended a process. Not every one has a name: realtime signals are counted from SIGRTMIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Killer(pub i32);
+
+/// The first realtime signal that a C library leaves to programs (signal(7)).
+const SIGRTMIN: i32 = 34;
+
+impl fmt::Display for Killer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Signal::try_from(self.0) {
+            Ok(signal) => write!(f, "{signal}"),
+            Err(_) if self.0 >= SIGRTMIN => write!(f, "SIGRTMIN+{}", self.0 - SIGRTMIN),
+            Err(_) => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
 /// How a process ended, as what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -54,7 +78,7 @@ pub enum Ending {
     /// A signal killed it.
     Signaled {
         /// Which.
-        signal: Signal,
+        signal: Killer,
         /// And whether it left a core.
         core: Core,
     },
@@ -98,6 +122,10 @@ pub enum Why {
     NeverReady,
     /// It stopped saying that it is alive.
     Watchdog,
+    /// It was asked whether it lives, and did not answer well; the last answer.
+    NotLive(String),
+    /// It did not come back after the outage of another service.
+    AfterOutage(ServiceName),
     /// It was fenced; the words are those of the service that asked for it.
     Fenced(String),
 }
@@ -108,6 +136,8 @@ impl fmt::Display for Why {
             Why::Asked(by) => f.write_str(by),
             Why::GaveUp(name) => write!(f, "{name} gave up"),
             Why::NeverReady => f.write_str("not ready within its start deadline"),
+            Why::NotLive(answer) => write!(f, "not live: {answer}"),
+            Why::AfterOutage(of) => write!(f, "not ready again after the outage of {of}"),
             Why::Watchdog => f.write_str("hung: no sign of life within its watchdog time"),
             Why::Fenced(why) => write!(f, "fenced: {why}"),
         }
@@ -119,6 +149,8 @@ impl fmt::Display for Why {
 pub enum Then {
     /// It stays down.
     Down(Why),
+    /// It starts again as soon as it may, with all its attempts: somebody asked for that.
+    Again(Why),
     /// The restart policy decides, by how it ended.
     Policy,
     /// It failed for a reason of ours, whatever its exit code: the restart policy decides as for a failure.
@@ -160,6 +192,34 @@ pub enum Action {
         /// Its run.
         run: Run,
     },
+    /// Stop the whole descent where it stands; answer with [`Happened::Frozen`] or [`Happened::Busy`].
+    Freeze {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+    /// Let the whole descent go on.
+    Thaw {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+    /// Ask this run to quiesce (SIGUSR1); it answers with [`Happened::Quiesced`].
+    Quiesce {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
+    /// Tell this run that everything goes on (SIGUSR2).
+    Resume {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+    },
     /// SIGSTOP the whole descent first, then SIGKILL it: no ladder, no drain.
     Fence {
         /// Whose.
@@ -180,6 +240,18 @@ pub enum Happened {
     Ready,
     /// It said that it is alive.
     Alive,
+    /// It was asked whether it is still ready, and the answer is no.
+    Unready(String),
+    /// It was asked whether it lives, and the answer is yes.
+    Live,
+    /// It was asked whether it lives, and the answer is no.
+    NotLive(String),
+    /// Every process of its descent is proved to stand.
+    Frozen,
+    /// It cannot be frozen now, and why; nothing of it stands.
+    Busy(String),
+    /// It is ready to be frozen.
+    Quiesced,
     /// Its leader ended.
     Exited(Ending),
     /// Nothing of its descent is left.

@@ -35,6 +35,16 @@ pub(super) enum Mutant {
     AlwaysClean,
     /// A force used in a former run is charged to the whole stop.
     OldForceCounts,
+    /// What stands still is joined by others.
+    StartWhileFrozen,
+    /// What a service stood still is held against it.
+    StandingCounts,
+    /// A service is stopped while others run on it.
+    StopPullsTheGround,
+    /// Those who go with a service come back before it has gone.
+    DependentsStartEarly,
+    /// Silence counts while the ground is missing.
+    LiveWithoutGround,
 }
 
 #[cfg(not(test))]

@@ -23,6 +23,7 @@ impl Service {
         self.last = Some(ending.clone());
         match then {
             Then::Down(why) => self.set(State::Down(why), now),
+            Then::Again(_) => self.anew(now),
             Then::Held(why) => {
                 self.set(
                     State::GaveUp(GivenUp {
@@ -39,8 +40,13 @@ impl Service {
                 let well = ending == Ending::Exited(0);
                 match (self.spec.kind, self.spec.restart.when, well) {
                     (Kind::Oneshot, When::Never | When::OnFailure, true)
-                    | (Kind::Daemon, When::Never | When::OnFailure, true) => self.set(State::Done, now),
-                    (Kind::Oneshot, When::Always, true) => self.set(State::Done, now),
+                    | (Kind::Daemon, When::Never | When::OnFailure, true)
+                    | (Kind::Oneshot, When::Always, true) => {
+                        if matches!(self.spec.kind, Kind::Oneshot) {
+                            self.took = self.spawned.map(|at| now.saturating_duration_since(at));
+                        }
+                        self.set(State::Done, now);
+                    }
                     (Kind::Daemon, When::Always, true) | (Kind::Daemon | Kind::Oneshot, _, false) => {
                         self.again_or_give_up(ending, None, ready_for, plan, now);
                     }
@@ -98,31 +104,5 @@ impl Service {
             self.spec.name.as_str().bytes().fold(self.attempt, |h, b| h.wrapping_mul(31) ^ u32::from(b))
                 % 100;
         capped - capped * spread / 1_000
-    }
-
-    /// Tries again what was held or had given up, on request.
-    pub(super) fn retry(&mut self, now: Instant) -> bool {
-        match &self.state {
-            State::GaveUp(GivenUp { end: End::Fenced, .. }) => false,
-            State::GaveUp(GivenUp { end: End::Mendable, .. }) | State::Down(_) => {
-                self.attempt = 0;
-                self.starts.clear();
-                self.set(State::Waiting, now);
-                true
-            }
-            State::Backoff { .. } => {
-                let State::Backoff { until, .. } = &mut self.state else { return false };
-                *until = now;
-                true
-            }
-            State::Waiting
-            | State::Absent
-            | State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Stopping { .. }
-            | State::Clearing { .. }
-            | State::Done => false,
-        }
     }
 }

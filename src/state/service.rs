@@ -28,14 +28,27 @@ pub enum State {
         /// Its leader.
         pid: Pid,
     },
-    /// It runs and is ready.
+    /// It runs and has been ready.
     Ready {
         /// The run.
         run: Run,
         /// Its leader.
         pid: Pid,
-        /// The last sign of life.
-        alive: Instant,
+        /// How it is.
+        up: Up,
+    },
+    /// It stands still, or is about to, with everything that it was in the middle of.
+    Frozen {
+        /// The run.
+        run: Run,
+        /// Its leader.
+        pid: Pid,
+        /// Since when.
+        at: Instant,
+        /// Whether that is proved.
+        held: Held,
+        /// What it goes on with.
+        before: Before,
     },
     /// It is on its ladder down.
     Stopping {
@@ -49,6 +62,8 @@ pub enum State {
         until: Instant,
         /// What follows.
         then: Then,
+        /// Whether the run had been ready, and how long.
+        ready_for: Option<Duration>,
     },
     /// Its leader has ended; its descent is being killed and counted.
     Clearing {
@@ -76,6 +91,105 @@ pub enum State {
     GaveUp(GivenUp),
 }
 
+/// A service that has been ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Up {
+    /// The last sign of life (`watchdog`).
+    pub alive: Instant,
+    /// Whether it is ready now.
+    pub fitness: Fitness,
+    /// Bad answers in a row to the question whether it is ready.
+    pub unready: u32,
+    /// Bad answers in a row to the question whether it lives.
+    pub silent: u32,
+    /// After an outage: when it must be ready again.
+    pub proof: Option<Instant>,
+}
+
+impl Up {
+    pub(super) fn new(now: Instant) -> Up {
+        Up { alive: now, fitness: Fitness::Fit, unready: 0, silent: 0, proof: None }
+    }
+}
+
+/// Whether a service that has been ready still is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// It is.
+    Fit,
+    /// It is not; the last answer.
+    Unfit(String),
+}
+
+/// Whether a freeze is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Asked for.
+    Asked,
+    /// Every process of it stands.
+    Proved,
+}
+
+/// What a frozen service goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It was not ready yet.
+    Starting,
+    /// It was ready.
+    Ready(Up),
+}
+
+/// What of a service lives, for decisions that depend on nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing.
+    Resting,
+    /// A process was asked for.
+    Spawning,
+    /// Its leader, and it is meant to.
+    Running,
+    /// Its leader, and it is on its way down.
+    Stopping,
+    /// Perhaps some of its descent.
+    Clearing,
+}
+
+impl State {
+    /// What follows the end that it is on its way to.
+    pub(super) fn then(&self) -> Option<&Then> {
+        match self {
+            State::Spawning { stop, .. } => stop.as_ref(),
+            State::Stopping { then, .. } | State::Clearing { then, .. } => Some(then),
+            State::Waiting
+            | State::Absent
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Frozen { .. }
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => None,
+        }
+    }
+
+    /// What of it lives.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        match self {
+            State::Waiting
+            | State::Absent
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => Phase::Resting,
+            State::Spawning { .. } => Phase::Spawning,
+            State::Starting { .. } | State::Ready { .. } | State::Frozen { .. } => Phase::Running,
+            State::Stopping { .. } => Phase::Stopping,
+            State::Clearing { .. } => Phase::Clearing,
+        }
+    }
+}
+
 /// One service with its history.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -87,6 +201,8 @@ pub struct Service {
     pub(super) restarts: u64,
     pub(super) last: Option<Ending>,
     pub(super) forced: Forced,
+    pub(super) spawned: Option<Instant>,
+    pub(super) took: Option<Duration>,
 }
 
 /// Whether this service's last stop had to go beyond its first rung.
@@ -111,6 +227,8 @@ impl Service {
             restarts: 0,
             last: None,
             forced: Forced::No,
+            spawned: None,
+            took: None,
         }
     }
 
@@ -144,6 +262,12 @@ impl Service {
         self.last.as_ref()
     }
 
+    /// How long its last start took until it was ready (a oneshot: done).
+    #[must_use]
+    pub fn took(&self) -> Option<Duration> {
+        self.took
+    }
+
     /// The run that has, or may have, processes.
     #[must_use]
     pub fn run(&self) -> Option<Run> {
@@ -151,6 +275,7 @@ impl Service {
             State::Spawning { run, .. }
             | State::Starting { run, .. }
             | State::Ready { run, .. }
+            | State::Frozen { run, .. }
             | State::Stopping { run, .. }
             | State::Clearing { run, .. } => Some(*run),
             State::Waiting
@@ -166,9 +291,10 @@ impl Service {
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         match &self.state {
-            State::Starting { pid, .. } | State::Ready { pid, .. } | State::Stopping { pid, .. } => {
-                Some(*pid)
-            }
+            State::Starting { pid, .. }
+            | State::Ready { pid, .. }
+            | State::Frozen { pid, .. }
+            | State::Stopping { pid, .. } => Some(*pid),
             State::Waiting
             | State::Absent
             | State::Spawning { .. }
@@ -178,6 +304,26 @@ impl Service {
             | State::Down(_)
             | State::GaveUp(_) => None,
         }
+    }
+
+    /// Whether anything of it lives, or may.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match self.state.phase() {
+            Phase::Resting => false,
+            Phase::Clearing => !mutant::is(Mutant::EndsWhileClearing),
+            Phase::Spawning | Phase::Running | Phase::Stopping => true,
+        }
+    }
+
+    /// What giving up meant, when it has.
+    #[must_use]
+    pub fn given_up(&self) -> Option<&GivenUp> {
+        if let State::GaveUp(given) = &self.state { Some(given) } else { None }
+    }
+
+    pub(super) fn no_force(&mut self) {
+        self.forced = Forced::No;
     }
 
     pub(super) fn forced(&self) -> Forced {
@@ -190,7 +336,20 @@ impl Service {
 
     /// Whether what requires it may start.
     pub(super) fn serves(&self) -> bool {
-        matches!(self.state, State::Ready { .. } | State::Done)
+        match &self.state {
+            State::Ready { up, .. } => up.fitness == Fitness::Fit,
+            State::Done => true,
+            State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Frozen { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Down(_)
+            | State::GaveUp(_) => false,
+        }
     }
 
     /// Whether it will not serve unless somebody does something: what comes merely after it need not wait.
@@ -207,12 +366,16 @@ impl Service {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Starting { .. } => self.spec.start_deadline.and_then(|d| self.since.checked_add(d)),
-            State::Ready { alive, .. } => self.spec.watchdog.and_then(|d| alive.checked_add(d)),
+            State::Ready { up, .. } => {
+                let watchdog = self.spec.watchdog.and_then(|d| up.alive.checked_add(d));
+                [watchdog, up.proof].into_iter().flatten().min()
+            }
             State::Stopping { until, rung, .. } => (*rung <= self.spec.stop.rungs().len()).then_some(*until),
             State::Backoff { until, .. } => Some(*until),
             State::Waiting
             | State::Absent
             | State::Spawning { .. }
+            | State::Frozen { .. }
             | State::Clearing { .. }
             | State::Done
             | State::Down(_)
@@ -235,20 +398,34 @@ impl Service {
                 Vec::new()
             }
             Happened::Ready => {
-                if let State::Starting { pid, .. } = self.state {
-                    if mutant::is(Mutant::ReadinessForgives) {
-                        self.starts.clear();
-                    }
-                    self.set(State::Ready { run, pid, alive: now }, now);
-                }
+                self.answered_ready(run, now);
                 Vec::new()
             }
             Happened::Alive => {
-                if let State::Ready { alive, .. } = &mut self.state {
-                    *alive = now;
+                if let State::Ready { up, .. } = &mut self.state {
+                    up.alive = now;
                 }
                 Vec::new()
             }
+            Happened::Unready(why) => {
+                self.unready(why);
+                Vec::new()
+            }
+            Happened::Live => {
+                if let State::Ready { up, .. } = &mut self.state {
+                    up.silent = 0;
+                }
+                Vec::new()
+            }
+            Happened::NotLive(why) => self.not_live(why, plan, now),
+            Happened::Frozen => {
+                if let State::Frozen { held, .. } = &mut self.state {
+                    *held = Held::Proved;
+                }
+                Vec::new()
+            }
+            // What becomes of these is decided over all services.
+            Happened::Busy(_) | Happened::Quiesced => Vec::new(),
             Happened::Exited(ending) => self.exited(run, ending, now),
             Happened::DescentGone => {
                 if let State::Clearing { ending, then, ready_for, .. } = &self.state {
@@ -260,12 +437,69 @@ impl Service {
         }
     }
 
+    fn answered_ready(&mut self, run: Run, now: Instant) {
+        match &mut self.state {
+            State::Starting { pid, .. } => {
+                let pid = *pid;
+                if mutant::is(Mutant::ReadinessForgives) {
+                    self.starts.clear();
+                }
+                self.took = Some(self.spawned.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)));
+                self.set(State::Ready { run, pid, up: Up::new(now) }, now);
+            }
+            State::Ready { up, .. } => {
+                up.unready = 0;
+                up.fitness = Fitness::Fit;
+            }
+            State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Frozen { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => {}
+        }
+    }
+
+    /// Red is said, and restarts nothing: most often it is red because something that it needs is.
+    fn unready(&mut self, why: String) {
+        let Ready::Probe(probe) = &self.spec.ready else { return };
+        if let State::Ready { up, .. } = &mut self.state {
+            up.unready = up.unready.saturating_add(1);
+            if up.unready >= probe.failures {
+                up.fitness = Fitness::Unfit(why);
+            }
+        }
+    }
+
+    fn not_live(&mut self, why: String, plan: &Plan, now: Instant) -> Vec<Action> {
+        let Some(live) = &self.spec.live else { return Vec::new() };
+        let gracious = now.saturating_duration_since(self.since) < live.grace;
+        let State::Ready { up, .. } = &mut self.state else { return Vec::new() };
+        if gracious {
+            return Vec::new();
+        }
+        up.silent = up.silent.saturating_add(1);
+        if up.silent < live.probe.failures {
+            return Vec::new();
+        }
+        self.stop(Then::Failed(Why::NotLive(why)), 0, plan, now)
+    }
+
     fn spawned(&mut self, run: Run, pid: Pid, plan: &Plan, now: Instant) -> Vec<Action> {
         let State::Spawning { stop, .. } = &self.state else { return Vec::new() };
         let stop = stop.clone();
+        self.spawned = Some(now);
         let started = matches!(self.spec.ready, Ready::Started) && matches!(self.spec.kind, Kind::Daemon);
-        let state =
-            if started { State::Ready { run, pid, alive: now } } else { State::Starting { run, pid } };
+        let state = if started {
+            self.took = Some(Duration::ZERO);
+            State::Ready { run, pid, up: Up::new(now) }
+        } else {
+            State::Starting { run, pid }
+        };
         self.set(state, now);
         match stop {
             None => Vec::new(),
@@ -274,13 +508,34 @@ impl Service {
         }
     }
 
+    /// Whether the run has been ready, and for how long.
+    pub(super) fn ready_for(&self, now: Instant) -> Option<Duration> {
+        match &self.state {
+            State::Ready { .. } => Some(now.saturating_duration_since(self.since)),
+            // What it stood still does not count.
+            State::Frozen { at, before: Before::Ready(_), .. } => {
+                Some(at.saturating_duration_since(self.since))
+            }
+            State::Stopping { ready_for, .. } | State::Clearing { ready_for, .. } => *ready_for,
+            State::Frozen { before: Before::Starting, .. }
+            | State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => None,
+        }
+    }
+
     fn exited(&mut self, run: Run, ending: Ending, now: Instant) -> Vec<Action> {
-        let (then, ready_for) = match &self.state {
-            State::Starting { .. } => (Then::Policy, None),
-            State::Ready { .. } => (Then::Policy, Some(now.saturating_duration_since(self.since))),
-            State::Stopping { then, .. } => (then.clone(), None),
+        let ready_for = self.ready_for(now);
+        let then = match &self.state {
+            State::Starting { .. } | State::Ready { .. } | State::Frozen { .. } => Then::Policy,
+            State::Stopping { then, .. } => then.clone(),
             // The answer to the spawn is on its way, but the end was faster; what was remembered still holds.
-            State::Spawning { stop, .. } => (stop.clone().unwrap_or(Then::Policy), None),
+            State::Spawning { stop, .. } => stop.clone().unwrap_or(Then::Policy),
             State::Waiting
             | State::Absent
             | State::Clearing { .. }

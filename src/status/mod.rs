@@ -10,7 +10,7 @@ mod tests;
 pub use table::{Colour, render};
 
 use crate::spec::{Kind, ServiceName};
-use crate::state::{Cause, Machine, Service, State, Then, Whole};
+use crate::state::{Cause, Fitness, Held, Machine, Service, State, Then, Up, Whole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ pub struct Reported {
     pub health: Option<(bool, String, Instant)>,
     /// A line on what it does right now (`STATUS=` of sd_notify(3)).
     pub text: Option<String>,
+    /// The last bad answer to the question whether it is ready, while it is not.
+    pub probe: Option<String>,
     /// Free values for `--json`.
     pub values: serde_json::Map<String, serde_json::Value>,
 }
@@ -50,10 +52,27 @@ pub enum Overall {
     Ready,
     /// It runs, but clients cannot be served, or something is held.
     Degraded,
+    /// It stands still, or is about to, as somebody asked.
+    Frozen,
     /// On its way down.
     Stopping,
     /// Down.
     Stopped,
+}
+
+impl Overall {
+    /// As it is shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Overall::Starting => "starting",
+            Overall::Ready => "ready",
+            Overall::Degraded => "degraded",
+            Overall::Frozen => "frozen",
+            Overall::Stopping => "stopping",
+            Overall::Stopped => "stopped",
+        }
+    }
 }
 
 /// The whole.
@@ -91,6 +110,9 @@ pub struct ServiceStatus {
     pub restarts: u64,
     /// How it last ended.
     pub last: Option<String>,
+    /// How long its last start took until it was ready (a oneshot: done), in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<u64>,
     /// The last lines that it printed before it failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
@@ -145,6 +167,11 @@ pub fn overall(
             return (Overall::Stopping, why);
         }
         Whole::Ended(exit) => return (Overall::Stopped, exit.sentence().to_owned()),
+        Whole::Freezing { by, .. } => return (Overall::Frozen, format!("being frozen, asked by {by}")),
+        Whole::Frozen { by, at } => {
+            let since = crate::spec::duration::show(now.saturating_duration_since(*at));
+            return (Overall::Frozen, format!("frozen for {since}, asked by {by}"));
+        }
         Whole::Up => {}
     }
     let mut starting = Vec::new();
@@ -153,6 +180,9 @@ pub fn overall(
         let name = &s.spec().name;
         match s.state() {
             State::Absent | State::Done => {}
+            State::Ready { up: Up { fitness: Fitness::Unfit(why), .. }, .. } => {
+                broken.push(format!("{name} is not ready: {why}"));
+            }
             State::Ready { .. } => {
                 if let Some(why) = unhealthy(s, reported.get(name), now) {
                     broken.push(format!("{name}: {why}"));
@@ -163,8 +193,9 @@ pub fn overall(
             State::Down(why) => broken.push(format!("{name} is stopped: {why}")),
             State::Waiting if machine.is_blocked(name) => {}
             State::Waiting | State::Spawning { .. } | State::Starting { .. } => {
-                starting.push(name.to_string())
+                starting.push(name.to_string());
             }
+            State::Frozen { .. } => broken.push(format!("{name} stands still")),
             State::Stopping { .. } | State::Clearing { .. } => {
                 // A oneshot that has just ended well is on its way to done.
                 if matches!(s.spec().kind, Kind::Daemon) {
@@ -215,11 +246,17 @@ fn service(
         State::Absent => {
             ("absent", format!("{} is not installed", s.spec().exec.first().map_or("", |e| e)), false)
         }
-        State::Spawning { .. } | State::Starting { .. } => ("starting", said, false),
+        State::Spawning { .. } | State::Starting { .. } => {
+            ("starting", facts.probe.clone().unwrap_or(said), false)
+        }
+        State::Ready { up: Up { fitness: Fitness::Unfit(why), .. }, .. } => ("unready", why.clone(), false),
         State::Ready { .. } => ("ready", said, false),
+        State::Frozen { held: Held::Asked, .. } => ("freezing", said, false),
+        State::Frozen { held: Held::Proved, .. } => ("frozen", said, false),
         State::Stopping { then, rung, .. } => {
             let why = match then {
                 Then::Down(why) | Then::Failed(why) | Then::Held(why) => why.to_string(),
+                Then::Again(why) => format!("to be started again: {why}"),
                 Then::Policy => String::new(),
             };
             let sent = s.spec().stop.rungs().get(*rung).map_or("SIGKILL", |r| r.signal.as_str());
@@ -251,6 +288,7 @@ fn service(
         pid: s.pid().map(|p| p.0),
         restarts: s.restarts(),
         last: s.last().map(ToString::to_string),
+        start_ms: s.took().map(ms),
         output: if failed { output.cloned().unwrap_or_default() } else { Vec::new() },
         rows: facts.rows.clone(),
         values: facts.values.clone(),

@@ -1,6 +1,6 @@
 //! The status for people: a table that fits 80 columns, worst news first in the heading.
 
-use super::{Overall, Status};
+use super::Status;
 use crate::spec::duration;
 use std::fmt::Write;
 use std::time::Duration;
@@ -19,13 +19,7 @@ pub enum Colour {
 pub fn render(status: &Status, width: usize, colour: Colour) -> String {
     let width = width.max(40);
     let mut out = String::new();
-    let word = match status.state {
-        Overall::Starting => "starting",
-        Overall::Ready => "ready",
-        Overall::Degraded => "degraded",
-        Overall::Stopping => "stopping",
-        Overall::Stopped => "stopped",
-    };
+    let word = status.state.word();
     let up = duration::show(Duration::from_millis(status.up_ms));
     line(&mut out, &format!("supafly: {word}, up {up}"), width, paint(word), colour);
     for part in wrap(&status.reason, width.saturating_sub(2)) {
@@ -87,10 +81,9 @@ fn row(
 fn paint(state: &str) -> Option<&'static str> {
     match state {
         "ready" | "ok" | "done" => Some("\x1b[32m"),
-        "failed" | "held" | "blocked" | "unprotected" | "UNPROTECTED" | "degraded" | "lost" | "alarm" => {
-            Some("\x1b[31m")
-        }
-        "starting" | "stopping" | "backoff" | "waiting" => Some("\x1b[33m"),
+        "failed" | "held" | "blocked" | "unprotected" | "UNPROTECTED" | "degraded" | "lost" | "alarm"
+        | "unready" => Some("\x1b[31m"),
+        "starting" | "stopping" | "backoff" | "waiting" | "frozen" | "freezing" => Some("\x1b[33m"),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::Plan;
 use crate::spec::{GivesUp, Kind, Ready, ServiceSpec};
-use crate::state::{Action, Core, Ending, Event, Happened, Pid, Run};
+use crate::state::{Action, Core, Ending, Event, Happened, Killer, Pid, Run};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -98,7 +98,10 @@ fn a_service_that_waits_says_for_whom() {
 fn an_ending_is_shown_as_what_it_was_with_the_last_output() {
     let endings = [
         (Ending::Exited(3), "exit 3"),
-        (Ending::Signaled { signal: Signal::SIGSEGV, core: Core::Dumped }, "SIGSEGV, core dumped"),
+        (
+            Ending::Signaled { signal: Killer(Signal::SIGSEGV as i32), core: Core::Dumped },
+            "SIGSEGV, core dumped",
+        ),
         (Ending::OomKilled, "OOM killed"),
     ];
     for (ending, shown) in endings {

@@ -4,7 +4,7 @@
 
 use super::RunArgs;
 use super::perform::Life;
-use super::probing::Probes;
+use super::probing::{Probes, Question};
 use super::rundir::RunDir;
 use crate::control::server::{self, Call};
 use crate::exit::{Exit, Failure};
@@ -12,21 +12,21 @@ use crate::os::descent::{self, Pass};
 use crate::os::lock::Lock;
 use crate::os::notify::{Message, NotifySocket};
 use crate::os::oom::OomWatch;
-use crate::os::output::{Tail, Writer};
+use crate::os::output::{Rings, Writer};
 use crate::os::privilege::Privilege;
 use crate::os::reaper::{Ended, How, Left, Processes};
 use crate::os::signals::{Asked, Signals};
 use crate::plan::Plan;
 use crate::probe::ProbeError;
-use crate::spec::{Check, Probe, Ready, ServiceName};
-use crate::state::{Action, Answer, Core, Ending, Event, Happened, Machine, Run, State, Then, Whole};
+use crate::spec::ServiceName;
+use crate::state::{Action, Answer, Core, Ending, Event, Happened, Killer, Machine, Run, Whole};
 use crate::status::Reported;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// What a process was started for.
@@ -35,7 +35,7 @@ pub(super) enum Owner {
     /// The leader of a run.
     Leader(ServiceName, Run),
     /// A question to a run.
-    Probe(Run),
+    Probe(Question),
 }
 
 /// The supervisor's whole state.
@@ -51,15 +51,22 @@ pub(super) struct Driver {
     pub(super) locks: BTreeMap<PathBuf, Lock>,
     pub(super) waiting_for_lock: Vec<(ServiceName, Run, Instant)>,
     pub(super) refused: Option<String>,
-    pub(super) tails: BTreeMap<ServiceName, Tail>,
+    pub(super) rings: Rings,
     pub(super) reported: BTreeMap<ServiceName, Reported>,
     pub(super) readers: JoinSet<()>,
     pub(super) probes: Probes,
     pub(super) oom: OomWatch,
     pub(super) begun: Instant,
     pub(super) recheck: Option<Instant>,
-    shown: BTreeMap<ServiceName, &'static str>,
-    stop_told: bool,
+    /// Until when nobody looks at processes again.
+    pub(super) pause: Option<Instant>,
+    /// Why we cannot look at processes, while we cannot.
+    pub(super) blind: Option<String>,
+    pub(super) freezers: Vec<oneshot::Sender<server::Answer>>,
+    pub(super) shown: BTreeMap<ServiceName, (&'static str, Instant)>,
+    pub(super) stop_told: bool,
+    /// Limit of open files before we raised our own.
+    pub(super) nofile: Option<(u64, u64)>,
 }
 
 /// Everything that can happen to us.
@@ -67,7 +74,7 @@ enum Happening {
     Signal(Asked),
     Notified(Message),
     Called(Call),
-    Answered(Run, Result<(), ProbeError>),
+    Answered(Question, Result<(), ProbeError>),
     Time,
 }
 
@@ -78,7 +85,7 @@ pub(super) async fn drive(
     rundir: RunDir,
     privilege: Privilege,
     holder: String,
-    writer: Writer,
+    (writer, rings): (Writer, Rings),
 ) -> Result<Exit, Failure> {
     let failed = |what: String| move |e: std::io::Error| Failure::config(format!("cannot {what}: {e}"));
     let mut signals = Signals::new().map_err(failed("take signals".to_owned()))?;
@@ -121,15 +128,19 @@ pub(super) async fn drive(
         locks: BTreeMap::new(),
         waiting_for_lock: Vec::new(),
         refused: None,
-        tails: BTreeMap::new(),
+        rings,
         reported: BTreeMap::new(),
         readers: JoinSet::new(),
         probes: Probes::new(begun),
         oom: OomWatch::new(),
         begun,
         recheck: None,
+        pause: None,
+        blind: None,
+        freezers: Vec::new(),
         shown: BTreeMap::new(),
         stop_told: false,
+        nofile: crate::os::limits::raise_open_files(),
     };
     let mut happening = Happening::Time;
     loop {
@@ -156,7 +167,7 @@ pub(super) async fn drive(
                     Happening::Time
                 }
             },
-            (run, answer) = driver.probes.answer() => Happening::Answered(run, answer),
+            (question, answer) = driver.probes.answer() => Happening::Answered(question, answer),
             Some(_) = driver.readers.join_next() => continue_with_time(),
             () = sleep_until(due) => Happening::Time,
         };
@@ -191,22 +202,23 @@ impl Driver {
             }
             Happening::Signal(Asked::Child) => self.reap(),
             Happening::Signal(Asked::Hangup) => tracing::info!("SIGHUP is ignored"),
-            Happening::Signal(Asked::Freeze) => tracing::warn!("SIGUSR1 rejected: freezing is not there yet"),
-            Happening::Signal(Asked::Thaw) => tracing::warn!("SIGUSR2 rejected: thawing is not there yet"),
+            Happening::Signal(Asked::Freeze) => self.freeze_by_signal(),
+            Happening::Signal(Asked::Thaw) => self.thaw_by_signal(),
             Happening::Notified(message) => self.notified(&message),
             Happening::Called(call) => self.called(call),
-            Happening::Answered(run, answer) => self.answered(run, answer),
+            Happening::Answered(question, answer) => self.answered(question, answer),
             Happening::Time => {}
         }
         let now = Instant::now();
         self.feed(Event::Tick);
-        if self.recheck.is_some_and(|at| at <= now) {
-            self.recheck = None;
-            let clearing: Vec<_> =
-                self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| *run).collect();
-            for run in clearing {
-                self.clear(run);
+        // What is cleared may have more to be cleared behind it.
+        for _ in 0..64 {
+            if self.recheck.is_none_or(|at| at > now) {
+                break;
             }
+            self.recheck = None;
+            self.clear();
+            self.freeze_further();
         }
         self.retry_locks(now);
         self.ask(now);
@@ -222,6 +234,7 @@ impl Driver {
             }
         }
         self.tell_changes();
+        self.tell_freezers();
         answer
     }
 
@@ -247,47 +260,25 @@ impl Driver {
                 self.kill(run, Signal::SIGKILL);
                 None
             }
-            Action::Clear { name, run } => {
+            Action::Freeze { name, run } => self.freeze(run).map(|what| Event::Service { name, run, what }),
+            Action::Thaw { run, .. } => {
+                self.thaw(run);
+                None
+            }
+            Action::Quiesce { run, .. } => {
+                self.tell(run, Signal::SIGUSR1);
+                None
+            }
+            Action::Resume { run, .. } => {
+                self.tell(run, Signal::SIGUSR2);
+                None
+            }
+            Action::Clear { run, .. } => {
                 let life = self.lives.get_mut(&run)?;
                 life.clearing = true;
-                self.clear_now(run).then_some(Event::Service { name, run, what: Happened::DescentGone })
-            }
-        }
-    }
-
-    /// Logs each change of a service once, and sends `on_stop` when the whole stop begins.
-    fn tell_changes(&mut self) {
-        let now: Vec<_> = self.machine.services().map(|s| (s.spec().name.clone(), word(s.state()))).collect();
-        for (name, state) in now {
-            if self.shown.insert(name.clone(), state) != Some(state) {
-                let Some(service) = self.machine.service(&name) else { continue };
-                let detail = detail(service.state());
-                match service.state() {
-                    State::GaveUp(_) => {
-                        let output = self.tails.get(&name).map(Tail::lines).unwrap_or_default().join("\n");
-                        tracing::error!(service = %name, state, detail, last_output = output, "gave up");
-                    }
-                    State::Backoff { .. } => {
-                        tracing::warn!(service = %name, state, detail, "will be started again")
-                    }
-                    State::Waiting
-                    | State::Absent
-                    | State::Spawning { .. }
-                    | State::Starting { .. }
-                    | State::Ready { .. }
-                    | State::Stopping { .. }
-                    | State::Clearing { .. }
-                    | State::Done
-                    | State::Down(_) => tracing::info!(service = %name, state, detail, "{name} is {state}"),
-                }
-            }
-        }
-        if matches!(self.machine.whole(), Whole::Stopping { .. }) && !self.stop_told {
-            self.stop_told = true;
-            let told: Vec<_> =
-                self.machine.services().filter_map(|s| Some((s.spec().on_stop?, s.pid()?))).collect();
-            for (signal, pid) in told {
-                self.processes.signal(pid.0, signal);
+                // At the end of this turn, together with others.
+                self.recheck = Some(self.begun);
+                None
             }
         }
     }
@@ -305,9 +296,8 @@ impl Driver {
                 break;
             }
         }
-        let clearing: Vec<_> = self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| *run).collect();
-        for run in clearing {
-            self.clear(run);
+        if self.lives.values().any(|l| l.clearing) {
+            self.recheck = Some(self.begun);
         }
     }
 
@@ -323,7 +313,7 @@ impl Driver {
                 let ending = self.ending(ended.how, killed_by_us);
                 self.happened(&name, run, Happened::Exited(ending));
             }
-            Owner::Probe(run) => {
+            Owner::Probe(question) => {
                 let answer = match ended.how {
                     How::Exit(0) => Ok(()),
                     How::Exit(code) => Err(ProbeError::Command(format!("ended with exit {code}"))),
@@ -331,7 +321,7 @@ impl Driver {
                         Err(ProbeError::Command(format!("was ended by signal {number}")))
                     }
                 };
-                self.answered(run, answer);
+                self.answered(question, answer);
             }
         }
     }
@@ -339,81 +329,15 @@ impl Driver {
     fn ending(&mut self, how: How, killed_by_us: bool) -> Ending {
         match how {
             How::Exit(code) => Ending::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
-            How::Signal { number, core } => match Signal::try_from(number) {
-                Ok(Signal::SIGKILL) if !killed_by_us && self.oom.struck() => Ending::OomKilled,
-                Ok(signal) => Ending::Signaled { signal, core: if core { Core::Dumped } else { Core::None } },
-                // A realtime signal has no name here; shells show it so.
-                Err(_) => Ending::Exited(u8::try_from(128 + number).unwrap_or(u8::MAX)),
+            How::Signal { number, .. }
+                if number == Signal::SIGKILL as i32 && !killed_by_us && self.oom.struck() =>
+            {
+                Ending::OomKilled
+            }
+            How::Signal { number, core } => Ending::Signaled {
+                signal: Killer(number),
+                core: if core { Core::Dumped } else { Core::None },
             },
-        }
-    }
-
-    fn notified(&mut self, message: &Message) {
-        let Some((name, run)) = self.service_of(message.pid) else {
-            tracing::warn!(
-                pid = message.pid,
-                "a notification from a process that is no service of ours is not believed"
-            );
-            return;
-        };
-        let by_notify = self.machine.service(&name).is_some_and(|s| matches!(s.spec().ready, Ready::Notify));
-        for (key, value) in &message.assignments {
-            match (key.as_str(), value.as_str()) {
-                ("READY", "1") if by_notify => self.happened(&name, run, Happened::Ready),
-                ("WATCHDOG", "1") => self.happened(&name, run, Happened::Alive),
-                ("STATUS", text) => {
-                    let text: String = text.chars().take(512).collect();
-                    self.reported.entry(name.clone()).or_default().text = Some(text);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The service and the present run that a process belongs to.
-    pub(super) fn service_of(&self, pid: i32) -> Option<(ServiceName, Run)> {
-        let number = self.rundir.descent.run_of(pid, &self.runs())?;
-        let run = Run(number);
-        let life = self.lives.get(&run)?;
-        Some((life.name.clone(), run))
-    }
-
-    pub(super) fn runs(&self) -> Vec<descent::Run> {
-        self.lives.iter().map(|(run, life)| descent::Run { number: run.0, leader: life.leader }).collect()
-    }
-
-    fn ask(&mut self, now: Instant) {
-        let question = |s: &crate::state::Service| match (s.state(), &s.spec().ready) {
-            (State::Starting { run, .. }, Ready::Probe(probe)) => Some((*run, probe.clone())),
-            _ => None,
-        };
-        let wanted: BTreeMap<Run, Probe> = self.machine.services().filter_map(question).collect();
-        let every = wanted.iter().map(|(run, probe)| (*run, probe.every)).collect();
-        self.probes.keep(&every, now);
-        for (run, pid) in self.probes.overdue(now) {
-            // It leads a session of its own; the answer comes with its end.
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
-            self.probes.command(run, pid, now + Duration::from_secs(3_600));
-        }
-        for run in self.probes.due(now) {
-            let Some(probe) = wanted.get(&run) else { continue };
-            match &probe.check {
-                Check::Exec { argv } => self.ask_by_command(run, argv, now + probe.timeout),
-                Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. } => {
-                    self.probes.ask(run, probe.check.clone(), probe.timeout);
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, run: Run, answer: Result<(), ProbeError>) {
-        self.probes.answered(run, Instant::now());
-        let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
-        match answer {
-            Ok(()) => self.happened(&name, run, Happened::Ready),
-            Err(error) => {
-                self.reported.entry(name).or_default().text = Some(error.to_string());
-            }
         }
     }
 
@@ -435,7 +359,7 @@ impl Driver {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let left = everybody().len();
+        let left = everybody().map_or(0, |found| found.len());
         if left > 0 {
             tracing::error!(left, "processes that cannot be ended are left behind");
         }
@@ -445,42 +369,5 @@ impl Driver {
         }
         tracing::info!(exit = exit.code(), "{}", exit.sentence());
         Ok(exit)
-    }
-}
-
-const fn word(state: &State) -> &'static str {
-    match state {
-        State::Waiting => "waiting",
-        State::Absent => "absent",
-        State::Spawning { .. } => "being spawned",
-        State::Starting { .. } => "starting",
-        State::Ready { .. } => "ready",
-        State::Stopping { .. } => "stopping",
-        State::Clearing { .. } => "clearing",
-        State::Backoff { .. } => "in backoff",
-        State::Done => "done",
-        State::Down(_) => "down",
-        State::GaveUp(_) => "given up",
-    }
-}
-
-fn detail(state: &State) -> String {
-    match state {
-        State::Spawning { run, .. } => format!("run {}", run.0),
-        State::Starting { run, pid } | State::Ready { run, pid, .. } => {
-            format!("run {}, pid {}", run.0, pid.0)
-        }
-        State::Stopping { run, pid, then, .. } => {
-            let why = match then {
-                Then::Down(why) | Then::Failed(why) | Then::Held(why) => why.to_string(),
-                Then::Policy => "to be started again".to_owned(),
-            };
-            format!("run {}, pid {}: {why}", run.0, pid.0)
-        }
-        State::Clearing { ending, .. } => ending.to_string(),
-        State::Backoff { last, .. } => last.to_string(),
-        State::Down(why) => why.to_string(),
-        State::GaveUp(given) => given.why.clone(),
-        State::Waiting | State::Absent | State::Done => String::new(),
     }
 }

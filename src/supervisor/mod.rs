@@ -5,22 +5,27 @@
 //! Everything is spawned from the main thread, which never ends before the program does: the parent-death signal of a
 //! child is tied to the thread that made it.
 
+mod checking;
 mod driver;
+mod freezing;
 mod launch;
 mod load;
 mod perform;
 mod probing;
 mod requests;
 mod rundir;
+mod telling;
+mod watching;
+
+pub use checking::{Setting, check};
 
 use crate::config::LogFormat;
 use crate::exit::{Exit, Failure};
 use crate::os::lock;
-use crate::os::output::{Shape, Writer};
+use crate::os::output::{Rings, Shape, Writer};
 use crate::os::privilege::Privilege;
-use crate::plan::Plan;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,7 +76,9 @@ pub fn run(args: RunArgs) -> Result<Exit, Failure> {
         let what = what.to_owned();
         move |e: std::io::Error| Failure::gave_up(format!("cannot {what}: {e}"))
     };
-    let writer = Writer::start(shape, std::io::stdout()).map_err(failed("start the log writer"))?;
+    let rings = Rings::new();
+    let writer =
+        Writer::start(shape, std::io::stdout()).map_err(failed("start the log writer"))?.with_rings(&rings);
     crate::telemetry::init_run(&args.log, &writer);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,65 +87,10 @@ pub fn run(args: RunArgs) -> Result<Exit, Failure> {
     let privilege = Privilege::detect();
     let holder = lock::holder(args.machine.as_deref(), jiff::Timestamp::now());
     let rundir = rundir::RunDir::prepare(&args.run, privilege, &holder)?;
-    let ended = runtime.block_on(driver::drive(args, plan, rundir, privilege, holder, writer.clone()));
+    let ended =
+        runtime.block_on(driver::drive(args, plan, rundir, privilege, holder, (writer.clone(), rings)));
     // A reader that does not read has cost enough already.
     writer.flush(Duration::from_millis(300));
     runtime.shutdown_background();
     ended
-}
-
-/// Reads everything that `run` would, and says what it would do: order, split of the stop budget, what is absent.
-///
-/// # Errors
-/// 78 with every problem at once.
-pub fn check(args: &RunArgs) -> Result<Exit, Failure> {
-    let plan = load::plan(args)?;
-    let problems = load::missing_accounts(&plan, Privilege::detect());
-    if !problems.is_empty() {
-        return Err(Failure::config(crate::spec::problem::Problems(problems).to_string()));
-    }
-    let text = report(&plan, args);
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|e| Failure::gave_up(format!("cannot write: {e}")))?;
-    Ok(Exit::Clean)
-}
-
-fn report(plan: &Plan, args: &RunArgs) -> String {
-    use crate::spec::duration::show;
-    let names = |list: &[crate::spec::ServiceName]| {
-        list.iter().map(crate::spec::ServiceName::as_str).collect::<Vec<_>>().join(", ")
-    };
-    let absent = load::absent(plan, &args.environment);
-    let mut text = format!("services in {}, in the order of their start:\n", args.services.display());
-    for spec in plan.order().iter().filter_map(|name| plan.spec(name)) {
-        let mut line = format!("  {}", spec.name);
-        if !spec.requires.is_empty() {
-            line += &format!(", requires {}", names(&spec.requires));
-        }
-        if !spec.after.is_empty() {
-            line += &format!(", after {}", names(&spec.after));
-        }
-        if absent.contains(&spec.name) {
-            let program = spec.exec.first().map_or("", String::as_str);
-            line += &format!(": absent, its program `{program}` is not installed");
-        }
-        text += &line;
-        text.push('\n');
-    }
-    let place = match &args.machine {
-        Some(machine) => format!("assumed for machine {machine} of a platform"),
-        None => "assumed without a platform".to_owned(),
-    };
-    text += &format!(
-        "the whole stop: {} ({place}; whoever stops us must wait longer than that), killing begins after {}\n",
-        show(plan.budget()),
-        show(plan.last_call())
-    );
-    for split in plan.split() {
-        let rungs: Vec<String> =
-            split.rungs.iter().map(|(signal, d)| format!("{signal} {}", show(*d))).collect();
-        text += &format!("  {}: {}, SIGKILL\n", split.name, rungs.join(", "));
-    }
-    text
 }

@@ -2,13 +2,16 @@
 
 use super::driver::{Driver, Owner};
 use super::launch::{self, Circumstances};
-use crate::os::descent::{self, Pass};
+use super::probing::Question;
+use crate::os::descent;
 use crate::os::lock::{Lock, LockError};
 use crate::os::output::Capture;
 use crate::os::procfs::{self, Process};
+use crate::probe::ProbeError;
 use crate::spec::ServiceName;
 use crate::state::{Event, Happened, Pid, Run, Whole};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
@@ -27,6 +30,8 @@ pub(super) struct Life {
     readers: Vec<AbortHandle>,
     /// The leader has ended, and its descent is being cleared.
     pub(super) clearing: bool,
+    /// It is being stopped where it stands, and that is not proved yet.
+    pub(super) freezing: bool,
     /// We have sent it a SIGKILL.
     pub(super) killed: bool,
 }
@@ -97,6 +102,7 @@ impl Driver {
             run: run.0,
             share: self.machine.plan().share(name),
             lock,
+            nofile: self.nofile,
         };
         let request = launch::request(&spec, &around)?;
         let owner = Owner::Leader(name.clone(), run);
@@ -108,11 +114,12 @@ impl Driver {
             captures: Vec::new(),
             readers: Vec::new(),
             clearing: false,
+            freezing: false,
             killed: false,
         };
-        let tail = self.tails.entry(name.clone()).or_default();
+        let ring = self.rings.ring(name.as_str());
         for (pipe, stream) in [(spawned.stdout, "stdout"), (spawned.stderr, "stderr")] {
-            match Capture::new(pipe, (name.as_str(), run.0, stream), &self.writer, tail) {
+            match Capture::new(pipe, (name.as_str(), run.0, stream), &self.writer, &ring) {
                 Ok(capture) => {
                     life.captures.push(capture.clone());
                     life.readers.push(self.readers.spawn(capture.follow()));
@@ -127,7 +134,8 @@ impl Driver {
     }
 
     /// A probe that is a command: it runs as the service, and belongs to its run.
-    pub(super) fn ask_by_command(&mut self, run: Run, argv: &[String], until: Instant) {
+    pub(super) fn ask_by_command(&mut self, question: Question, argv: &[String], until: Instant) {
+        let (run, _) = question;
         let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
         let started = self.machine.plan().spec(&name).cloned().ok_or("there is no such service".to_owned());
         let started = started.and_then(|mut spec| {
@@ -140,13 +148,14 @@ impl Driver {
                 run: run.0,
                 share: self.machine.plan().share(&name),
                 lock: None,
+                nofile: self.nofile,
             };
             let request = launch::request(&spec, &around)?;
-            self.processes.spawn(Owner::Probe(run), &request).map_err(|e| e.to_string())
+            self.processes.spawn(Owner::Probe(question), &request).map_err(|e| e.to_string())
         });
         match started {
             Ok(spawned) => {
-                self.probes.command(run, spawned.pid, until);
+                self.probes.command(question, spawned.pid, until);
                 // What it prints is read and thrown away, so that it never blocks on us.
                 for pipe in [spawned.stdout, spawned.stderr] {
                     if let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) {
@@ -155,8 +164,7 @@ impl Driver {
                 }
             }
             Err(why) => {
-                self.probes.answered(run, Instant::now());
-                self.reported.entry(name).or_default().text = Some(format!("cannot probe it: {why}"));
+                self.answered(question, Err(ProbeError::Command(format!("could not be started: {why}"))));
             }
         }
     }
@@ -172,7 +180,7 @@ impl Driver {
         }
     }
 
-    fn members(&self, run: Run) -> Vec<Process> {
+    pub(super) fn members(&self, run: Run) -> std::io::Result<Vec<Process>> {
         self.rundir.descent.members(run.0, &self.runs())
     }
 
@@ -185,32 +193,64 @@ impl Driver {
             self.processes.signal(pid, signal);
         }
         if !procfs::is_ours() {
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
+            kill_group(group, signal);
         }
         descent::signal_all(signal, || self.members(run));
     }
 
-    /// Kills what is left of a run whose leader has ended; whether two scans agree that nothing is.
-    pub(super) fn clear_now(&mut self, run: Run) -> bool {
-        self.kill(run, Signal::SIGKILL);
-        if descent::empty(|| self.members(run)) != Pass::Proved {
-            self.recheck = Some(Instant::now() + RECHECK);
-            return false;
+    /// Kills what is left of the runs whose leaders have ended, all in one look, and tells the machine of those of whom
+    /// two looks show nobody. A look costs what there are processes: with thousands of them we spend half of our time
+    /// on looking and no more.
+    pub(super) fn clear(&mut self) {
+        let clearing: BTreeSet<u64> =
+            self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| run.0).collect();
+        if clearing.is_empty() {
+            return;
         }
-        if let Some(life) = self.lives.remove(&run) {
+        let begun = Instant::now();
+        if let Some(pause) = self.pause.filter(|until| *until > begun) {
+            self.recheck = Some(self.recheck.map_or(pause, |at| at.min(pause)));
+            return;
+        }
+        let left = if procfs::is_ours() {
+            let runs = self.runs();
+            descent::sweep(|| self.rundir.descent.members_of(&clearing, &runs))
+        } else {
+            // Nothing can be seen: the group is all that can be reached.
+            let groups = self.lives.iter().filter(|(run, _)| clearing.contains(&run.0));
+            groups.for_each(|(_, life)| kill_group(life.group, Signal::SIGKILL));
+            Ok(BTreeSet::new())
+        };
+        let took = begun.elapsed();
+        self.pause = Some(begun + took * 2);
+        let left = match left {
+            Ok(left) => {
+                self.blind = None;
+                left
+            }
+            Err(error) => {
+                let said = self.blind.replace(error.to_string());
+                if said != self.blind {
+                    tracing::warn!(%error, "cannot look at our processes; until we can, nobody is taken for gone");
+                }
+                clearing.clone()
+            }
+        };
+        if !left.is_empty() {
+            self.recheck = Some(Instant::now() + took.max(RECHECK));
+        }
+        for run in clearing.difference(&left).map(|number| Run(*number)) {
+            let Some(life) = self.lives.remove(&run) else { continue };
             life.captures.iter().for_each(Capture::drain);
             life.readers.iter().for_each(AbortHandle::abort);
+            self.happened(&life.name, run, Happened::DescentGone);
         }
-        true
     }
+}
 
-    /// The same, and the machine is told.
-    pub(super) fn clear(&mut self, run: Run) {
-        let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
-        if self.clear_now(run) {
-            self.happened(&name, run, Happened::DescentGone);
-        }
-    }
+fn kill_group(group: i32, signal: Signal) {
+    // Who is gone needs no signal.
+    let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
 }
 
 async fn discard(mut pipe: tokio::net::unix::pipe::Receiver) {

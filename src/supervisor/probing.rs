@@ -8,6 +8,18 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Topic {
+    /// Is it ready?
+    Ready,
+    /// Does it live?
+    Live,
+}
+
+/// A question: to whom, and what.
+pub(super) type Question = (Run, Topic);
+
 /// Where the question to a run is.
 #[derive(Debug)]
 enum Asking {
@@ -23,8 +35,8 @@ enum Asking {
 #[derive(Debug)]
 pub(super) struct Probes {
     begun: Instant,
-    asking: BTreeMap<Run, (Asking, Duration)>,
-    answers: JoinSet<(Run, Result<(), ProbeError>)>,
+    asking: BTreeMap<Question, (Asking, Duration)>,
+    answers: JoinSet<(Question, Result<(), ProbeError>)>,
 }
 
 impl Probes {
@@ -33,10 +45,10 @@ impl Probes {
     }
 
     /// Keeps exactly the questions to these runs; a new one is due at once.
-    pub(super) fn keep(&mut self, wanted: &BTreeMap<Run, Duration>, now: Instant) {
-        self.asking.retain(|run, _| wanted.contains_key(run));
-        for (run, every) in wanted {
-            self.asking.entry(*run).or_insert((Asking::At(now), *every));
+    pub(super) fn keep(&mut self, wanted: &BTreeMap<Question, Duration>, now: Instant) {
+        self.asking.retain(|question, _| wanted.contains_key(question));
+        for (question, every) in wanted {
+            self.asking.entry(*question).or_insert((Asking::At(now), *every));
         }
     }
 
@@ -52,25 +64,25 @@ impl Probes {
     }
 
     /// The runs to be asked now.
-    pub(super) fn due(&self, now: Instant) -> Vec<Run> {
+    pub(super) fn due(&self, now: Instant) -> Vec<Question> {
         let due = |asking: &Asking| matches!(asking, Asking::At(at) if *at <= now);
-        self.asking.iter().filter(|(_, (a, _))| due(a)).map(|(run, _)| *run).collect()
+        self.asking.iter().filter(|(_, (a, _))| due(a)).map(|(question, _)| *question).collect()
     }
 
     /// Commands whose time is up.
-    pub(super) fn overdue(&self, now: Instant) -> Vec<(Run, i32)> {
+    pub(super) fn overdue(&self, now: Instant) -> Vec<(Question, i32)> {
         self.asking
             .iter()
-            .filter_map(|(run, (asking, _))| match asking {
-                Asking::Command { pid, until } if *until <= now => Some((*run, *pid)),
+            .filter_map(|(question, (asking, _))| match asking {
+                Asking::Command { pid, until } if *until <= now => Some((*question, *pid)),
                 Asking::Command { .. } | Asking::At(_) | Asking::Asked => None,
             })
             .collect()
     }
 
     /// Asks over the network.
-    pub(super) fn ask(&mut self, run: Run, check: Check, timeout: Duration) {
-        let Some((asking, _)) = self.asking.get_mut(&run) else { return };
+    pub(super) fn ask(&mut self, asked: Question, check: Check, timeout: Duration) {
+        let Some((asking, _)) = self.asking.get_mut(&asked) else { return };
         *asking = Asking::Asked;
         self.answers.spawn(async move {
             let question = async {
@@ -83,21 +95,21 @@ impl Probes {
                 }
             };
             let late = || Err(ProbeError::TimedOut(crate::spec::duration::show(timeout)));
-            (run, tokio::time::timeout(timeout, question).await.unwrap_or_else(|_| late()))
+            (asked, tokio::time::timeout(timeout, question).await.unwrap_or_else(|_| late()))
         });
     }
 
     /// A command was started.
-    pub(super) fn command(&mut self, run: Run, pid: i32, until: Instant) {
-        if let Some((asking, _)) = self.asking.get_mut(&run) {
+    pub(super) fn command(&mut self, question: Question, pid: i32, until: Instant) {
+        if let Some((asking, _)) = self.asking.get_mut(&question) {
             *asking = Asking::Command { pid, until };
         }
     }
 
     /// An answer came: the next question is due at the next tick of its period.
-    pub(super) fn answered(&mut self, run: Run, now: Instant) {
+    pub(super) fn answered(&mut self, question: Question, now: Instant) {
         let begun = self.begun;
-        if let Some((asking, every)) = self.asking.get_mut(&run) {
+        if let Some((asking, every)) = self.asking.get_mut(&question) {
             let every_ns = every.as_nanos().max(1);
             let past = now.saturating_duration_since(begun).as_nanos();
             let wait = every_ns - past % every_ns;
@@ -106,7 +118,7 @@ impl Probes {
     }
 
     /// The next network answer; pending for ever while nothing is asked.
-    pub(super) async fn answer(&mut self) -> (Run, Result<(), ProbeError>) {
+    pub(super) async fn answer(&mut self) -> (Question, Result<(), ProbeError>) {
         loop {
             match self.answers.join_next().await {
                 Some(Ok(answer)) => return answer,
@@ -127,16 +139,17 @@ mod tests {
         let mut probes = Probes::new(begun);
         let second = Duration::from_secs(1);
         let at = |ms| begun + Duration::from_millis(ms);
-        probes.keep(&BTreeMap::from([(Run(1), second)]), at(300));
-        probes.keep(&BTreeMap::from([(Run(1), second), (Run(2), second)]), at(700));
-        assert_eq!(probes.due(at(700)), [Run(1), Run(2)]);
-        probes.command(Run(1), 7, at(900));
-        assert_eq!(probes.due(at(5_000)), [Run(2)]);
-        assert_eq!(probes.overdue(at(900)), [(Run(1), 7)]);
-        probes.answered(Run(1), at(950));
-        probes.answered(Run(2), at(999));
+        let (one, two) = ((Run(1), Topic::Ready), (Run(1), Topic::Live));
+        probes.keep(&BTreeMap::from([(one, second)]), at(300));
+        probes.keep(&BTreeMap::from([(one, second), (two, second)]), at(700));
+        assert_eq!(probes.due(at(700)), [one, two]);
+        probes.command(one, 7, at(900));
+        assert_eq!(probes.due(at(5_000)), [two]);
+        assert_eq!(probes.overdue(at(900)), [(one, 7)]);
+        probes.answered(one, at(950));
+        probes.answered(two, at(999));
         assert_eq!(probes.next(), Some(at(1_000)));
-        assert_eq!(probes.due(at(1_000)), [Run(1), Run(2)]);
+        assert_eq!(probes.due(at(1_000)), [one, two]);
         probes.keep(&BTreeMap::new(), at(1_000));
         assert_eq!(probes.next(), None);
     }

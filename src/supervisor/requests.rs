@@ -2,18 +2,21 @@
 
 use super::driver::Driver;
 use crate::control::client::Report;
-use crate::control::server::{self, Call, Peer, Verb};
-use crate::os::output::Tail;
+use crate::control::server::{self, Call, Peer, Verb, Wanted};
 use crate::spec::ServiceName;
-use crate::state::{Answer, Event, Run, State};
+use crate::state::{Answer, Event, Run, Service, State};
 use crate::status;
 use std::time::Instant;
+use tokio::sync::oneshot;
 
 impl Driver {
     /// Answers one request. A client that has gone meanwhile changes nothing.
     pub(super) fn called(&mut self, call: Call) {
         let Call { peer, verb, answer } = call;
         let service = self.service_of(peer.pid);
+        if verb == Verb::Freeze && refusal(peer, &verb, service.is_some()).is_none() {
+            return self.freeze_for(peer, answer);
+        }
         let reply = match refusal(peer, &verb, service.is_some()) {
             Some(because) => server::Answer::Rejected(because),
             None => self.answer(peer, verb, service),
@@ -32,38 +35,93 @@ impl Driver {
                 Some((name, _)) => self.report(&name, *report),
                 None => server::Answer::Rejected("only a service of this supervisor can report".to_owned()),
             },
-            Verb::Stop(None) => {
+            Verb::StopAll => {
                 tracing::info!(uid = peer.uid, pid = peer.pid, "asked to stop over the control socket");
                 told(self.feed(Event::Stop("asked over the control socket".to_owned())))
             }
-            Verb::Stop(Some(_)) | Verb::Start(_) => server::Answer::Rejected(
-                "not yet: only everything can be stopped; `retry` starts what failed".to_owned(),
-            ),
-            Verb::Retry(Some(name)) => match named(&name) {
-                Ok(name) => told(self.feed(Event::Retry(name))),
+            Verb::Stop(name, dependents) => match named(&name) {
+                Ok(name) => self.wish(peer, "stop", Event::StopOne { name, dependents, by: by(peer) }),
                 Err(rejected) => rejected,
             },
-            Verb::Retry(None) => {
+            Verb::Restart(name, dependents) => match named(&name) {
+                Ok(name) => self.wish(peer, "restart", Event::RestartOne { name, dependents, by: by(peer) }),
+                Err(rejected) => rejected,
+            },
+            Verb::Start(name) => match named(&name) {
+                Ok(name) => self.wish(peer, "start", Event::Start(name)),
+                Err(rejected) => rejected,
+            },
+            Verb::Retry => {
                 let failed: Vec<_> = self
                     .machine
                     .services()
-                    .filter(|s| matches!(s.state(), State::GaveUp(_)))
+                    .filter(|s| s.given_up().is_some())
                     .map(|s| s.spec().name.clone())
                     .collect();
                 if failed.is_empty() {
                     return server::Answer::NothingToDo("no service is held or has failed".to_owned());
                 }
-                failed.into_iter().for_each(|name| drop(self.feed(Event::Retry(name))));
+                failed.into_iter().for_each(|name| drop(self.feed(Event::Start(name))));
                 server::Answer::Accepted
             }
-            Verb::Freeze | Verb::Thaw => {
-                server::Answer::Rejected("not yet: freezing is not part of this release".to_owned())
-            }
+            Verb::Logs(wanted) => self.logs(wanted),
+            Verb::Thaw => self.wish(peer, "thaw", Event::Thaw(by(peer))),
+            // Answered when it is proved, by `freeze_for`.
+            Verb::Freeze => server::Answer::Rejected("not answered here".to_owned()),
         }
     }
 
+    /// Somebody's wish, and its answer in the log.
+    fn wish(&mut self, peer: Peer, verb: &'static str, event: Event) -> server::Answer {
+        let what = match &event {
+            Event::Start(name) | Event::StopOne { name, .. } | Event::RestartOne { name, .. } => {
+                name.to_string()
+            }
+            Event::Freeze(_)
+            | Event::Thaw(_)
+            | Event::Stop(_)
+            | Event::Fence { .. }
+            | Event::Service { .. }
+            | Event::Tick => "everything".to_owned(),
+        };
+        let answer = self.feed(event);
+        match &answer {
+            Answer::Accepted => tracing::info!(uid = peer.uid, pid = peer.pid, "asked to {verb} {what}"),
+            Answer::Nothing(why) | Answer::Rejected(why) => {
+                tracing::info!(uid = peer.uid, pid = peer.pid, "asked to {verb} {what}: {why}");
+            }
+        }
+        told(answer)
+    }
+
+    fn freeze_for(&mut self, peer: Peer, waits: oneshot::Sender<server::Answer>) {
+        let answer = self.wish(peer, "freeze", Event::Freeze(by(peer)));
+        if matches!(answer, server::Answer::Accepted) {
+            self.freezers.push(waits);
+            self.tell_freezers();
+        } else {
+            // Who has gone meanwhile need not be told.
+            let _ = waits.send(answer);
+        }
+    }
+
+    fn logs(&self, wanted: Wanted) -> server::Answer {
+        if let Some(name) = &wanted.service {
+            let known = name == "supafly"
+                || ServiceName::new(name).is_some_and(|name| self.machine.service(&name).is_some());
+            if !known {
+                return server::Answer::Rejected(format!("there is no service `{name}`"));
+            }
+        }
+        server::Answer::Lines(self.rings.clone(), wanted)
+    }
+
     fn status(&self) -> server::Answer {
-        let output = self.tails.iter().map(|(name, tail)| (name.clone(), Tail::lines(tail))).collect();
+        // Last words only of those of whom they are shown.
+        let failed = |s: &&Service| matches!(s.state(), State::GaveUp(_) | State::Backoff { .. });
+        let words = |s: &Service| self.rings.ring(s.spec().name.as_str()).lines();
+        let output =
+            self.machine.services().filter(failed).map(|s| (s.spec().name.clone(), words(s))).collect();
         let status = status::status(&self.machine, &self.reported, &output, self.begun, Instant::now());
         match serde_json::to_value(status) {
             Ok(value) => server::Answer::Status(Box::new(value)),
@@ -86,6 +144,10 @@ impl Driver {
     }
 }
 
+fn by(peer: Peer) -> String {
+    format!("uid {} over the control socket", peer.uid)
+}
+
 fn told(answer: Answer) -> server::Answer {
     match answer {
         Answer::Accepted => server::Answer::Accepted,
@@ -99,9 +161,15 @@ fn told(answer: Answer) -> server::Answer {
 fn refusal(peer: Peer, verb: &Verb, supervised: bool) -> Option<String> {
     let allowed = match verb {
         Verb::Status | Verb::Report(_) => true,
-        Verb::Stop(_) | Verb::Start(_) | Verb::Retry(_) | Verb::Freeze | Verb::Thaw => {
-            !supervised && (peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw())
-        }
+        // Lines may hold what only their service should know.
+        Verb::Logs(_)
+        | Verb::StopAll
+        | Verb::Stop(..)
+        | Verb::Start(_)
+        | Verb::Restart(..)
+        | Verb::Retry
+        | Verb::Freeze
+        | Verb::Thaw => !supervised && (peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw()),
     };
     (!allowed)
         .then(|| "only root, or the supervisor's own user, may ask that, and no service of it".to_owned())
@@ -110,6 +178,8 @@ fn refusal(peer: Peer, verb: &Verb, supervised: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::server::Follow;
+    use crate::state::Dependents;
 
     #[test]
     fn a_service_may_look_and_report_and_nothing_else() {
@@ -117,9 +187,17 @@ mod tests {
         let other = Peer { pid: 1, uid: 12_345 };
         assert_eq!(refusal(other, &Verb::Status, true), None);
         assert_eq!(refusal(other, &Verb::Report(Box::default()), true), None);
-        for verb in
-            [Verb::Stop(None), Verb::Retry(None), Verb::Freeze, Verb::Thaw, Verb::Start("x".to_owned())]
-        {
+        let all = Wanted { service: None, after: 0, follow: Follow::No };
+        for verb in [
+            Verb::StopAll,
+            Verb::Retry,
+            Verb::Freeze,
+            Verb::Thaw,
+            Verb::Logs(all),
+            Verb::Start("x".to_owned()),
+            Verb::Stop("x".to_owned(), Dependents::Too),
+            Verb::Restart("x".to_owned(), Dependents::Too),
+        ] {
             assert_eq!(refusal(root, &verb, false), None);
             assert!(refusal(root, &verb, true).is_some());
             assert!(refusal(other, &verb, false).is_some());

@@ -93,15 +93,15 @@ fn sweep(former: &Life) {
     let us = nix::unistd::getpid().as_raw();
     let scan = || {
         if !procfs::is_ours() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let mut table = procfs::table();
+        let mut table = procfs::table()?;
         table.retain(|p| {
             let tagged = former.tags.is_some_and(|tags| p.groups.iter().any(|g| tags.contains(*g)));
             let marked = || procfs::variable(p.who.pid, MARKER).is_some_and(|v| v.starts_with(&prefix));
             p.who.pid != us && !p.is_dead() && (tagged || marked())
         });
-        table
+        Ok(table)
     };
     // We may ourselves be a service of a supervisor, but never of our own former life.
     for _ in 0..500 {

@@ -73,7 +73,14 @@ fn make_dev_says_what_it_chose_stops_on_ctrl_c_and_goes_on_with_the_data() {
     let dir = open_directory();
     let home = dir.path().join("dev");
     let (dev, said, _) = Dev::start(&home);
-    for word in ["data ", "archive file://", "port ", "psql    psql -h ", "status  SUPAFLY_RUN="] {
+    for word in [
+        "data ",
+        "archive file://",
+        "port ",
+        "psql    psql -h ",
+        "page    http://127.0.0.1:",
+        "status  SUPAFLY_RUN=",
+    ] {
         assert!(said.contains(word), "`{word}` is not said:\n{said}");
     }
     if root() {

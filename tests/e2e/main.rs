@@ -13,8 +13,10 @@
 mod support;
 
 mod bad_input;
+mod copied;
 mod dev;
 mod faults;
 mod kill;
 mod lifecycle;
 mod survive;
+mod web;

@@ -48,7 +48,17 @@ fn check_prints_the_order_and_the_split_of_the_stop_budget() {
     w.service("web", &["wait"], "requires = [\"db\"]");
     let (code, text) = w.says(&["check"]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("web, requires db") && text.contains("SIGQUIT") && text.contains("9s"), "{text}");
+    assert!(text.contains("SIGQUIT") && text.contains("the whole stop: 9s"), "{text}");
+    let row = text.lines().find(|l| l.starts_with("web ")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["web", "daemon", "degrade", "db", "-"]);
+    assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    let (code, json) = w.says(&["check", "--json"]);
+    assert_eq!(code, 0, "{json}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["services"][1]["requires"][0], "db");
+    assert_eq!(json["stop"]["ladders"][0]["service"], "web", "who came last goes first");
+    let budget = json["settings"].as_array().unwrap().iter().find(|s| s["key"] == "stop_budget").unwrap();
+    assert_eq!((&budget["value"], &budget["source"]), (&"9s".into(), &"SUPAFLY_STOP_BUDGET".into()));
 }
 
 scenario!(a_second_supervisor_in_the_same_place_is_refused_and_told_who_is_there, |w| {

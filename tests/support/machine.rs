@@ -143,6 +143,9 @@ impl Machine {
         all.insert("SUPAFLY_WALG".into(), text(programs().join("engine")));
         all.insert("SUPAFLY_PG_PORT".into(), port.to_string());
         all.insert("SUPAFLY_PG_LISTEN".into(), "127.0.0.1".into());
+        // Whichever ports are free: `values` of `web` in the status name them.
+        all.insert("SUPAFLY_WEB_LISTEN".into(), "127.0.0.1:0".into());
+        all.insert("SUPAFLY_WEB_PRIVATE".into(), "127.0.0.1:0".into());
         all.insert("SUPAFLY_LOG_FORMAT".into(), "json".into());
         all.insert("PATH".into(), supafly::facts::environment()["PATH"].clone());
         if let Some(bin) = var("SUPAFLY_PG_BIN") {

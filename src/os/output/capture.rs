@@ -2,41 +2,25 @@
 //! supervisor before it believes an ending, so that a service's last words come before the news of its death. A
 //! grandchild that keeps the pipe open delays nothing: nobody waits for the end of the stream.
 
-use super::line::{Level, Line};
+use super::line::Line;
+use super::ring::Ring;
+use super::said::Listener;
 use super::split::{Piece, Splitter};
 use super::writer::{Source, Writer};
 use nix::errno::Errno;
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::unix::AsyncFd;
 
-/// How many lines are kept of every service for the day it fails.
-const KEPT: usize = 20;
-/// How much of a line is kept.
-const KEPT_LENGTH: usize = 1_024;
-/// How much is read for one ending before others get a turn.
+/// How much is read at once.
+const READ: usize = 64 << 10;
+/// How much is read for one ending before others get a turn: more than a pipe holds.
 const DRAIN: usize = 1 << 20;
 
-/// The last lines of a service, over all its runs.
-#[derive(Clone, Debug, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<String>>>);
-
-impl Tail {
-    /// The lines, oldest first.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn push(&self, text: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut line =
-            if lines.len() >= KEPT { lines.pop_front().unwrap_or_default() } else { String::new() };
-        line.clear();
-        line.extend(text.chars().take(KEPT_LENGTH));
-        lines.push_back(line);
-    }
+thread_local! {
+    /// All streams are read by one thread, which needs one buffer.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A stream of one run.
@@ -48,14 +32,24 @@ pub struct Capture {
 #[derive(Debug)]
 struct Inner {
     pipe: AsyncFd<OwnedFd>,
-    splitter: Mutex<Splitter>,
+    heard: Mutex<Heard>,
     service: String,
     run: u64,
     stream: &'static str,
     source: Source,
     writer: Writer,
-    tail: Tail,
+    ring: Ring,
 }
+
+/// What is known of the lines so far.
+#[derive(Debug, Default)]
+struct Heard {
+    splitter: Splitter,
+    listener: Listener,
+}
+
+/// Where lines go as they are found.
+type Emit<'a> = &'a mut dyn FnMut(Piece<'_>);
 
 /// What a read found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,26 +68,25 @@ impl Capture {
         pipe: OwnedFd,
         (service, run, stream): (&str, u64, &'static str),
         writer: &Writer,
-        tail: &Tail,
+        ring: &Ring,
     ) -> std::io::Result<Capture> {
         let inner = Inner {
             pipe: crate::os::watch(pipe)?,
-            splitter: Mutex::new(Splitter::default()),
+            heard: Mutex::default(),
             service: service.to_owned(),
             run,
             stream,
             source: writer.source(service),
             writer: writer.clone(),
-            tail: tail.clone(),
+            ring: ring.clone(),
         };
         Ok(Capture { inner: Arc::new(inner) })
     }
 
     /// Reads until the end of the stream; to be run as a task and aborted when the run is proved gone.
     pub async fn follow(self) {
-        let mut buffer = vec![0_u8; 16 << 10];
         while let Ok(mut ready) = self.inner.pipe.readable().await {
-            match self.inner.read(&mut buffer) {
+            match self.inner.read() {
                 Read::Some => tokio::task::yield_now().await,
                 Read::Nothing => ready.clear_ready(),
                 Read::End => break,
@@ -102,54 +95,125 @@ impl Capture {
         self.inner.finish();
     }
 
-    /// Reads what is there now, and takes an unfinished last line for a line.
+    /// Reads what is there now, and takes an unfinished last line for a line, unless there is still more: then
+    /// somebody lives who will end it.
     pub fn drain(&self) {
-        let mut buffer = vec![0_u8; 64 << 10];
-        for _ in 0..DRAIN / buffer.len() {
-            if self.inner.read(&mut buffer) != Read::Some {
-                break;
+        self.drain_up_to(DRAIN);
+    }
+
+    fn drain_up_to(&self, most: usize) {
+        for _ in 0..most / READ {
+            if self.inner.read() != Read::Some {
+                return self.inner.finish();
             }
         }
-        self.inner.finish();
     }
 }
 
 impl Inner {
-    fn read(&self, buffer: &mut [u8]) -> Read {
-        match nix::unistd::read(self.pipe.get_ref(), buffer) {
-            Ok(0) => Read::End,
-            Ok(n) => {
-                self.hand_on(|splitter, emit| {
-                    splitter.feed(buffer.get(..n).unwrap_or_default(), &mut |p| emit(p))
-                });
-                Read::Some
+    fn read(&self) -> Read {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(READ, 0);
+            // What was read first is to be heard first.
+            let mut heard = self.lock();
+            match nix::unistd::read(self.pipe.get_ref(), buffer) {
+                Ok(0) => Read::End,
+                Ok(n) => {
+                    let bytes = buffer.get(..n).unwrap_or_default();
+                    self.hand_on(&mut heard, n, |splitter, emit| splitter.feed(bytes, &mut |p| emit(p)));
+                    Read::Some
+                }
+                Err(Errno::EINTR) => Read::Some,
+                Err(Errno::EAGAIN) => Read::Nothing,
+                Err(_) => Read::End,
             }
-            Err(Errno::EINTR) => Read::Some,
-            Err(Errno::EAGAIN) => Read::Nothing,
-            Err(_) => Read::End,
-        }
+        })
     }
 
     fn finish(&self) {
-        self.hand_on(|splitter, emit| splitter.finish(&mut |p| emit(p)));
+        self.hand_on(&mut self.lock(), 0, |splitter, emit| splitter.finish(&mut |p| emit(p)));
     }
 
-    fn hand_on(&self, act: impl FnOnce(&mut Splitter, &mut dyn FnMut(Piece<'_>))) {
+    fn hand_on(&self, heard: &mut Heard, size: usize, act: impl FnOnce(&mut Splitter, Emit<'_>)) {
+        let Heard { splitter, listener } = heard;
         let mut out = Vec::new();
         let mut lines = 0;
-        let mut splitter = self.splitter.lock().unwrap_or_else(PoisonError::into_inner);
         let now = jiff::Timestamp::now();
-        act(&mut splitter, &mut |piece| {
-            self.tail.push(&piece.text);
-            let mut line = Line::new(&self.service, Level::of(&piece.text), &piece.text);
-            line.time = now;
+        // In a flood that nobody reads, their form is most of the work; with its envelope a short line doubles.
+        let room = self.writer.has_room(self.source, 3 * size + 512);
+        act(splitter, &mut |piece| {
+            let said = listener.hear(&piece.text, piece.part, now);
+            let time = said.time.unwrap_or(now);
+            let mut line = Line::at(time, &self.service, said.level, &piece.text);
             line.run = Some(self.run);
             line.stream = Some(self.stream);
             line.part = piece.part;
             line.more = piece.more;
-            line.write(self.writer.shape(), &mut out);
+            self.ring.push(&line);
             lines += 1;
+            if room {
+                if out.is_empty() {
+                    out.reserve(size + size / 2 + 256);
+                }
+                line.write(self.writer.shape(), &mut out);
+            }
         });
-        self.writer.push(self.source, out, lines);
+        if room {
+            self.writer.push(self.source, out, lines);
+        } else {
+            self.writer.lose(self.source, lines);
+        }
+    }
+
+    /// A panic elsewhere costs at most the line that was being read.
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::output::Shape;
+    use std::io::Write;
+
+    /// A capture of a pipe, outside of any task.
+    fn captured(act: impl FnOnce(&Capture, &mut std::io::PipeWriter)) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (reader, mut pipe) = std::io::pipe().unwrap();
+        let reader = OwnedFd::from(reader);
+        let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+        nix::fcntl::fcntl(&reader, flags).unwrap();
+        let ring = Ring::default();
+        let writer = Writer::start(Shape::Text, std::io::sink()).unwrap();
+        let capture = Capture::new(reader, ("a", 1, "stdout"), &writer, &ring).unwrap();
+        act(&capture, &mut pipe);
+        ring.lines()
+    }
+
+    #[test]
+    fn a_drain_ends_the_last_line_when_all_is_read() {
+        let lines = captured(|capture, pipe| {
+            pipe.write_all(b"whole\nlast").unwrap();
+            capture.drain();
+            capture.drain();
+            pipe.write_all(b"later\n").unwrap();
+            capture.drain();
+        });
+        assert_eq!(lines, ["whole", "last", "later"]);
+    }
+
+    #[test]
+    fn a_drain_that_stops_before_the_end_tears_no_line() {
+        let lines = captured(|capture, pipe| {
+            nix::fcntl::fcntl(&*pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 18)).unwrap();
+            let line = [b"x".repeat(999), b"\n".to_vec()].concat();
+            pipe.write_all(&line.repeat(200)).unwrap();
+            capture.drain_up_to(2 * READ);
+            capture.drain_up_to(2 * READ);
+            capture.drain();
+        });
+        assert!(lines.iter().all(|l| l.len() == 999), "{lines:?}");
     }
 }

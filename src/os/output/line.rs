@@ -1,10 +1,12 @@
 //! One line of output on its way out: JSON for machines, text for people. Control characters never reach a terminal.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write;
 
 /// How grave a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For those who look for something.
@@ -18,26 +20,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// Reads the level that a line claims, as Postgres and our own roles write it near its beginning; else `info`.
-    #[must_use]
-    pub fn of(line: &str) -> Level {
-        for word in line.split_ascii_whitespace().take(8) {
-            let word = word.trim_matches(|c: char| !c.is_ascii_alphabetic() || c == ':');
-            match word {
-                "ERROR" | "FATAL" | "PANIC" => return Level::Error,
-                "WARN" | "WARNING" => return Level::Warn,
-                "DEBUG" | "DEBUG1" | "DEBUG2" | "DEBUG3" | "DEBUG4" | "DEBUG5" | "TRACE" => {
-                    return Level::Debug;
-                }
-                "INFO" | "LOG" | "NOTICE" | "STATEMENT" | "DETAIL" | "HINT" | "CONTEXT" => {
-                    return Level::Info;
-                }
-                _ => {}
-            }
-        }
-        Level::Info
-    }
-
     const fn shown(self) -> &'static str {
         match self {
             Level::Debug => "debug",
@@ -71,7 +53,7 @@ pub struct Line<'a> {
     pub run: Option<u64>,
     /// `stdout` or `stderr`; none for our own lines.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stream: Option<&'a str>,
+    pub stream: Option<&'static str>,
     /// The text.
     pub message: &'a str,
     /// Part of a long line, from 1.
@@ -89,11 +71,17 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// A plain line.
+    /// A plain line of now.
     #[must_use]
     pub fn new(service: &'a str, level: Level, message: &'a str) -> Line<'a> {
+        Line::at(jiff::Timestamp::now(), service, level, message)
+    }
+
+    /// A plain line.
+    #[must_use]
+    pub fn at(time: jiff::Timestamp, service: &'a str, level: Level, message: &'a str) -> Line<'a> {
         Line {
-            time: jiff::Timestamp::now(),
+            time,
             level,
             service,
             run: None,
@@ -106,6 +94,23 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// The message, followed by the further fields as text.
+    #[must_use]
+    pub fn flat(&self) -> Cow<'a, str> {
+        if self.fields.is_empty() {
+            return Cow::Borrowed(self.message);
+        }
+        let mut text = self.message.to_owned();
+        for (name, value) in &self.fields {
+            // Into memory: it cannot fail.
+            let _ = match value.as_str() {
+                Some(value) => write!(text, " {name}={}", value.escape_debug()),
+                None => write!(text, " {name}={value}"),
+            };
+        }
+        Cow::Owned(text)
+    }
+
     /// Appends the line, newline included.
     pub fn write(&self, shape: Shape, out: &mut Vec<u8>) {
         match shape {
@@ -116,13 +121,7 @@ impl<'a> Line<'a> {
             Shape::Text => {
                 let time = self.time.round(jiff::Unit::Millisecond).unwrap_or(self.time);
                 let _ = write!(out, "{time} {:<10} {:<5} ", self.service, self.level.shown());
-                push_printable(out, self.message);
-                for (name, value) in &self.fields {
-                    let _ = match value.as_str() {
-                        Some(text) => write!(out, " {name}={}", text.escape_debug()),
-                        None => write!(out, " {name}={value}"),
-                    };
-                }
+                push_printable(out, &self.flat());
                 if self.more {
                     out.extend_from_slice(" \\".as_bytes());
                 }
@@ -132,18 +131,27 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Control characters, and those that turn the direction of what follows, are shown and not obeyed.
 fn push_printable(out: &mut Vec<u8>, text: &str) {
-    if !text.chars().any(|c| c.is_control() && c != '\t') {
+    // Anything that could be one: below the blank, DEL, and the first bytes of U+0080 and U+2000 and what follows
+    // them. Nearly no text has any, and this looks at many bytes at once.
+    let odd = |byte: u8| (byte < b' ' && byte != b'\t') | (byte == 0x7f) | (byte == 0xc2) | (byte == 0xe2);
+    if !text.bytes().fold(false, |any, byte| any | odd(byte)) {
         out.extend_from_slice(text.as_bytes());
         return;
     }
-    for c in text.chars() {
-        if c.is_control() && c != '\t' {
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            let _ = write!(out, "{c}");
-        }
+    let obeyed = |c: char| {
+        (c.is_control() && c != '\t')
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut rest = text;
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| obeyed(*c)) {
+        let (before, after) = rest.split_at(at);
+        out.extend_from_slice(before.as_bytes());
+        let _ = write!(out, "{}", c.escape_default());
+        rest = after.get(c.len_utf8()..).unwrap_or_default();
     }
+    out.extend_from_slice(rest.as_bytes());
 }
 
 #[cfg(test)]
@@ -172,11 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn the_level_is_read_from_what_postgres_and_our_roles_write() {
-        assert_eq!(Level::of("2026-01-01 10:00:00.1 UTC [7] FATAL:  no"), Level::Error);
-        assert_eq!(Level::of("2026-01-01 10:00:00.1 UTC [7] LOG:  ERROR is a word"), Level::Info);
-        assert_eq!(Level::of("2026-01-01T10:00:00Z  WARN supafly::keeper: slow"), Level::Warn);
-        assert_eq!(Level::of("hello"), Level::Info);
-        assert_eq!(Level::of(""), Level::Info);
+    fn nothing_in_a_text_is_obeyed_by_a_terminal() {
+        let mut out = Vec::new();
+        push_printable(&mut out, "a\tb\0\r\n\u{1b}[2J\u{7f}\u{9b}é\u{a0}€\u{202e}\u{2066}\u{2028}…z");
+        let shown = "a\tb\\u{0}\\r\\n\\u{1b}[2J\\u{7f}\\u{9b}é\u{a0}€\\u{202e}\\u{2066}\\u{2028}…z";
+        assert_eq!(String::from_utf8(out).unwrap(), shown);
     }
 }

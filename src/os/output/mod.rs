@@ -4,10 +4,17 @@
 
 mod capture;
 mod line;
+mod ring;
+mod said;
 mod split;
 mod writer;
 
-pub use capture::{Capture, Tail};
+pub use capture::Capture;
 pub use line::{Level, Line, Shape};
+pub use ring::{Kept, Recent, Ring, Rings};
+pub use said::{Listener, Said};
 pub use split::{Piece, Splitter};
 pub use writer::{Source, Writer};
+
+/// What the supervisor calls the ring of a service of which it shows the last lines.
+pub type Tail = Ring;

@@ -1,0 +1,35 @@
+//! The commands that ask a running supervisor: they say what the one status says, and hand on wishes.
+
+mod health;
+mod logs;
+mod status;
+mod wishes;
+
+pub use health::{Which, health};
+pub use logs::{LogArgs, logs};
+pub use status::{Shown, Watch, status};
+pub use wishes::{Patience, Wish, wish};
+
+use super::client::{self, ClientError};
+use crate::exit::Failure;
+use crate::status::Status;
+use std::io::Write;
+use std::path::Path;
+
+/// The status, typed and as it came.
+fn ask(run: &Path) -> Result<(Status, serde_json::Value), ClientError> {
+    let mut answer = client::request(run, "status", &[])?;
+    let value = answer.get_mut("status").map(serde_json::Value::take).unwrap_or_default();
+    let status = serde_json::from_value(value.clone()).map_err(|e| ClientError::Io {
+        verb: "understand the status",
+        path: run.join("control.sock"),
+        source: std::io::Error::other(e),
+    })?;
+    Ok((status, value))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e| Failure::gave_up(format!("cannot write the answer: {e}")))
+}

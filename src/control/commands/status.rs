@@ -1,0 +1,105 @@
+//! `supafly status`: once, or again and again.
+
+use super::{ask, print};
+use crate::exit::{Exit, Failure};
+use crate::status::{Colour, Status, render};
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often a watched status is asked for.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// For whom it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// People.
+    Table,
+    /// Programs.
+    Json,
+}
+
+/// Whether it is shown once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It is.
+    Once,
+    /// Until somebody ends it, or the supervisor has gone. On a terminal in place, elsewhere at each change.
+    On,
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// There is no supervisor, or it does not answer.
+pub fn status(run: &Path, shown: Shown, watch: Watch) -> Result<Exit, Failure> {
+    let mut former = None;
+    loop {
+        let (status, value) = ask(run).map_err(|e| Failure::gave_up(e.to_string()))?;
+        let terminal = std::io::stdout().is_terminal();
+        match watch {
+            Watch::Once => {
+                print(&once(&status, &value, shown, terminal))?;
+                return Ok(Exit::Clean);
+            }
+            Watch::On if terminal && shown == Shown::Table => {
+                let table = once(&status, &value, shown, terminal);
+                // Home, the table with each line cleared to its end, and what was below it away.
+                print(&format!("\x1b[H{}\x1b[J", table.replace('\n', "\x1b[K\n")))?;
+            }
+            Watch::On => {
+                let now = ageless(&value);
+                if former.as_ref() != Some(&now) {
+                    former = Some(now);
+                    let text = match shown {
+                        Shown::Json => format!("{value}\n"),
+                        Shown::Table => once(&status, &value, shown, terminal) + "\n",
+                    };
+                    print(&text)?;
+                }
+            }
+        }
+        std::thread::sleep(EVERY);
+    }
+}
+
+fn once(status: &Status, value: &Value, shown: Shown, terminal: bool) -> String {
+    match shown {
+        Shown::Json => format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()),
+        Shown::Table if terminal => render(status, crate::os::terminal_width().unwrap_or(80), Colour::On),
+        Shown::Table => render(status, 80, Colour::Off),
+    }
+}
+
+/// A status without what grows by itself: two that are equal so far show the same. Pure.
+fn ageless(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let keeps = |key: &str| {
+                !(key.ends_with("_ms")
+                    || key.contains("age")
+                    || key == "values"
+                    || key == "detail"
+                    || key == "reason")
+            };
+            let kept = fields.iter().filter(|(key, _)| keeps(key));
+            Value::Object(kept.map(|(key, value)| (key.clone(), ageless(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(ageless).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_older_status_is_the_same_and_another_state_is_not() {
+        let at = |state: &str, ms: u64| json!({"state": "ready", "up_ms": ms, "services": [{"state": state, "for_ms": ms}]});
+        assert_eq!(ageless(&at("ready", 1)), ageless(&at("ready", 2)));
+        assert_ne!(ageless(&at("ready", 1)), ageless(&at("backoff", 1)));
+    }
+}

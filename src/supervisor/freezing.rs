@@ -1,0 +1,133 @@
+//! A freeze, carried out: the whole descent of a run is stopped, leader first, and proved to stand.
+//!
+//! Leader first, because it is the one that forks. What runs another program than the leader is work under way, unless
+//! the service says otherwise (`helpers`); it is looked for before, and again when everything stands, because it may
+//! have begun in between. Names of programs are compared (`/proc/PID/comm`), which needs no privilege.
+
+use super::driver::{Driver, Owner};
+use crate::control::server;
+use crate::os::descent::{self, Pass};
+use crate::os::procfs;
+use crate::spec::Helpers;
+use crate::state::{Answer, Event, Happened, Run, Whole};
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+
+/// How soon we look again whether everything stands.
+const RECHECK: Duration = Duration::from_millis(5);
+
+impl Driver {
+    pub(super) fn freeze_by_signal(&mut self) {
+        match self.feed(Event::Freeze("SIGUSR1".to_owned())) {
+            Answer::Accepted => tracing::info!("asked to freeze everything by SIGUSR1"),
+            Answer::Nothing(why) => tracing::info!("SIGUSR1: nothing to do: {why}"),
+            Answer::Rejected(why) => tracing::warn!("SIGUSR1: not frozen: {why}"),
+        }
+    }
+
+    pub(super) fn thaw_by_signal(&mut self) {
+        match self.feed(Event::Thaw("SIGUSR2".to_owned())) {
+            Answer::Accepted => tracing::info!("thawed everything by SIGUSR2"),
+            Answer::Nothing(why) => tracing::info!("SIGUSR2: nothing to do: {why}"),
+            Answer::Rejected(why) => tracing::warn!("SIGUSR2: not thawed: {why}"),
+        }
+    }
+
+    /// Stops everybody of a run. `None`: the answer follows.
+    pub(super) fn freeze(&mut self, run: Run) -> Option<Happened> {
+        if !procfs::is_ours() {
+            return Some(Happened::Busy(
+                "/proc does not show our processes: nothing can be proved".to_owned(),
+            ));
+        }
+        if let Some(why) = self.work_under_way(run) {
+            return Some(Happened::Busy(why));
+        }
+        let life = self.lives.get_mut(&run)?;
+        life.freezing = true;
+        if let Some(pid) = life.leader {
+            self.processes.signal(pid, Signal::SIGSTOP);
+        }
+        self.freeze_on(run)
+    }
+
+    fn freeze_on(&mut self, run: Run) -> Option<Happened> {
+        descent::signal_all(Signal::SIGSTOP, || self.members(run));
+        if descent::stopped(|| self.members(run)) != Pass::Proved {
+            self.recheck = Some(Instant::now() + RECHECK);
+            return None;
+        }
+        let busy = self.work_under_way(run);
+        let life = self.lives.get_mut(&run)?;
+        life.freezing = false;
+        Some(busy.map_or(Happened::Frozen, Happened::Busy))
+    }
+
+    /// Looks again at those who did not stand yet.
+    pub(super) fn freeze_further(&mut self) {
+        let freezing: Vec<_> =
+            self.lives.iter().filter(|(_, l)| l.freezing).map(|(run, l)| (*run, l.name.clone())).collect();
+        for (run, name) in freezing {
+            // A former answer may have thawed it.
+            if self.lives.get(&run).is_some_and(|l| l.freezing)
+                && let Some(what) = self.freeze_on(run)
+            {
+                self.happened(&name, run, what);
+            }
+        }
+    }
+
+    /// Everybody of a run goes on, children first: a leader finds them as it left them.
+    pub(super) fn thaw(&mut self, run: Run) {
+        if let Some(life) = self.lives.get_mut(&run) {
+            life.freezing = false;
+        }
+        descent::signal_all(Signal::SIGCONT, || {
+            let mut members = self.members(run)?;
+            members.reverse();
+            Ok(members)
+        });
+    }
+
+    /// A signal that means something to this service alone.
+    pub(super) fn tell(&mut self, run: Run, signal: Signal) {
+        if let Some(pid) = self.lives.get(&run).and_then(|l| l.leader) {
+            self.processes.signal(pid, signal);
+        }
+    }
+
+    fn work_under_way(&self, run: Run) -> Option<String> {
+        let life = self.lives.get(&run)?;
+        let spec = self.machine.plan().spec(&life.name)?;
+        if spec.helpers == Helpers::Resident {
+            return None;
+        }
+        let own = procfs::program(life.leader?)?;
+        let probe = |pid| matches!(self.processes.owner(pid), Some(Owner::Probe(_)));
+        self.members(run).ok()?.into_iter().filter(|p| !probe(p.who.pid)).find_map(|p| {
+            let program = procfs::program(p.who.pid).filter(|program| *program != own)?;
+            Some(format!("`{}` has work under way: {program}, pid {}", life.name, p.who.pid))
+        })
+    }
+
+    /// Whoever asked for a freeze over the control socket hears when it is done, or not.
+    pub(super) fn tell_freezers(&mut self) {
+        if self.freezers.is_empty() {
+            return;
+        }
+        let answer = match self.machine.whole() {
+            Whole::Freezing { .. } => return,
+            Whole::Frozen { .. } => server::Answer::Accepted,
+            Whole::Up => server::Answer::Rejected(
+                self.machine.not_frozen_because().unwrap_or("it was thawed meanwhile").to_owned(),
+            ),
+            Whole::Stopping { .. } | Whole::Ended(_) => {
+                server::Answer::Rejected("everything is stopping".to_owned())
+            }
+        };
+        for freezer in self.freezers.drain(..) {
+            // Who has gone meanwhile need not be told.
+            let _ = freezer.send(answer.clone());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Everything stands still, proved, and goes on. On real Postgres: `tests/e2e/freeze.rs`.
+
+use crate::harness::{World, scenario, until};
+use crate::procs;
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+
+/// The state letters of these processes, which services named.
+fn states(w: &World, pids: &[i32]) -> String {
+    let letter = |pid: &i32| w.outer(*pid).and_then(procs::stat).map_or('-', |s| s.state);
+    pids.iter().map(letter).collect()
+}
+
+fn until_frozen(w: &World) {
+    until("everything to stand", || (w.status()?["state"] == "frozen").then_some(()));
+}
+
+scenario!(a_whole_descent_stands_and_goes_on_and_a_stop_needs_no_thaw, |w| {
+    let (pids, marks) = (w.file("pids"), w.file("marks"));
+    let child = format!("ignore-term,pid,{pids},wait");
+    w.service("db", &["pid", &pids, "child", &child, "orphan", &child, "serve", &marks, "db"], "");
+    w.start();
+    until("three of it", || (w.pids_in("pids").len() == 3).then_some(()));
+    let all = w.pids_in("pids");
+    assert_eq!(w.says(&["freeze"]), (0, "frozen; `supafly thaw` lets everything go on\n".to_owned()));
+    assert_eq!(states(w, &all), "TTT", "when the answer comes it is so");
+    let (code, reason) = w.says(&["health", "--ready"]);
+    assert!(code == 1 && reason.starts_with("frozen: frozen for"), "{reason}");
+    assert_eq!(w.says(&["health", "--live"]).0, 0);
+    assert_eq!(w.state_of("db").unwrap()["state"], "frozen");
+    assert_eq!(w.says(&["freeze"]), (0, "everything is frozen already\n".to_owned()));
+    assert_eq!(w.says(&["thaw"]), (0, "thawed\n".to_owned()));
+    assert!(!states(w, &all).contains('T'));
+    assert_eq!(w.says(&["thaw"]), (0, "nothing is frozen\n".to_owned()));
+    assert_eq!(w.says(&["health", "--ready"]).0, 0);
+    assert_eq!(w.says(&["freeze"]).0, 0);
+    assert_eq!(w.stop(), 0, "{}", w.log());
+    assert_eq!(w.lines("marks"), ["stopped db"], "it ended in order, not by SIGKILL");
+});
+
+scenario!(usr1_freezes_and_usr2_thaws, |w| {
+    let pid = w.file("pid");
+    w.service("db", &["pid", &pid, "wait"], "");
+    w.start().until_state("db", "ready");
+    let db = w.pid_in("pid");
+    w.signal(Signal::SIGUSR1);
+    until_frozen(w);
+    assert_eq!(states(w, &[db]), "T");
+    w.signal(Signal::SIGUSR2);
+    w.until_state("db", "ready");
+    assert!(!states(w, &[db]).contains('T'));
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(nothing_is_frozen_while_a_short_lived_child_works, |w| {
+    let (pids, go) = (w.file("pids"), w.file("go"));
+    // A child that runs another program than its service: as an archive command does.
+    let work = format!("echo $$ >> {pids}; while [ ! -e {go} ]; do sleep 0.02; done");
+    w.shell(
+        "db",
+        &format!("echo $$ >> {pids}; {} until {go} & wait $!; exec {} wait", w.fake(), w.fake()),
+        "helpers = \"short-lived\"",
+    );
+    w.shell("other", &work, "freezes = false\nrestart = { when = \"never\" }");
+    w.start();
+    until("both", || (w.pids_in("pids").len() == 2).then_some(()));
+    let db = w.pids_in("pids");
+    let (code, why) = w.says(&["freeze"]);
+    assert!(code == 1 && why.contains("not frozen: `db` has work under way: fakesvc, pid"), "{why}");
+    assert!(!states(w, &db).contains('T'), "nothing of it stands");
+    assert_eq!(w.status().unwrap()["state"], "ready");
+    // Who waits is served when the work is done.
+    let mut freeze = w.command(&["freeze", "--wait", "30s"]).spawn().unwrap();
+    std::fs::write(&go, "").unwrap();
+    assert!(until("the freeze", || freeze.try_wait().unwrap()).success());
+    assert_eq!(w.status().unwrap()["state"], "frozen");
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(what_stands_is_not_late_and_a_service_that_goes_on_is_supervised, |w| {
+    let marks = w.file("marks");
+    // Its watchdog is short, and it says that it lives only when it moves.
+    let beat =
+        format!("echo up >> {marks}; while true; do {} ready notify WATCHDOG=1; sleep 0.1; done", w.fake());
+    w.shell("db", &beat, "ready = { notify = true }\nwatchdog = \"1s\"\nhelpers = \"resident\"");
+    let (pid, go) = (w.file("web"), w.file("ups"));
+    w.service("web", &["mark", &go, "up", "pid", &pid, "wait"], "freezes = false");
+    w.start();
+    w.until_state("db", "ready");
+    assert_eq!(w.says(&["freeze"]).0, 0);
+    let frozen = Instant::now();
+    let web = w.pid_in("web");
+    assert!(!states(w, &[web]).contains('T'));
+    w.signal_to(web, Signal::SIGKILL);
+    until("web to be back while the others stand", || (w.lines("ups").len() == 2).then_some(()));
+    until("longer than the watchdog", || (frozen.elapsed() > Duration::from_millis(1_300)).then_some(()));
+    let (code, why) = w.says(&["restart", "web"]);
+    assert!(code == 1 && why.contains("everything is frozen"), "{why}");
+    assert_eq!(w.says(&["thaw"]).0, 0);
+    w.until_state("db", "ready");
+    assert_eq!(w.lines("marks").len(), 1, "it was not restarted: {}", w.log());
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(who_quiesces_is_asked_first_answers_and_is_told_when_it_goes_on, |w| {
+    let marks = w.file("marks");
+    let script = format!(
+        "trap 'echo asked >> {marks}; {fake} notify X_SUPAFLY_QUIESCED=1' USR1; \
+         trap 'echo resumed >> {marks}' USR2; trap 'exit 0' TERM; echo up >> {marks}; \
+         while true; do sleep 0.02; done",
+        fake = w.fake()
+    );
+    w.shell("suspend", &script, "handles = \"quiesce\"\nquiesce_deadline = \"20s\"\nfreezes = false");
+    w.service("db", &["wait"], "");
+    w.start();
+    w.until_marked("marks", "up");
+    w.until_state("db", "ready");
+    assert_eq!(w.says(&["freeze"]).0, 0, "{}", w.log());
+    assert_eq!(w.lines("marks"), ["up", "asked"]);
+    assert_eq!(w.says(&["thaw"]).0, 0);
+    w.until_marked("marks", "resumed");
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(who_does_not_answer_the_question_to_quiesce_delays_a_freeze_no_longer_than_its_deadline, |w| {
+    w.service(
+        "suspend",
+        &["on", "SIGUSR1", "3", "wait"],
+        "handles = \"quiesce\"\nquiesce_deadline = \"300ms\"\nfreezes = false\nrestart = { when = \"never\" }",
+    );
+    w.service("db", &["wait"], "");
+    w.start();
+    w.until_state("db", "ready");
+    assert_eq!(w.says(&["freeze"]).0, 0, "{}", w.log());
+    assert_eq!(w.state_of("db").unwrap()["state"], "frozen");
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(a_frozen_service_that_is_killed_is_cleared_and_comes_back_after_the_thaw, |w| {
+    let (pids, ups) = (w.file("pids"), w.file("ups"));
+    let child = format!("pid,{pids},wait");
+    w.service("db", &["mark", &ups, "up", "pid", &pids, "child", &child, "wait"], "");
+    w.start();
+    until("both", || (w.pids_in("pids").len() == 2).then_some(()));
+    let [leader, child] = w.pids_in("pids")[..] else { panic!("two") };
+    assert_eq!(w.says(&["freeze"]).0, 0);
+    w.signal_to(leader, Signal::SIGKILL);
+    until("its child to be cleared", || (!w.alive(child)).then_some(()));
+    assert_eq!(w.lines("ups").len(), 1, "nothing joins what stands");
+    assert_eq!(w.says(&["thaw"]).0, 0);
+    until("it to be back", || (w.lines("ups").len() == 2).then_some(()));
+    assert_eq!(w.stop(), 0);
+});

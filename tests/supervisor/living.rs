@@ -1,0 +1,111 @@
+//! Liveness, a readiness that turns red, and who does not come back after an outage.
+
+use crate::harness::{scenario, until};
+use std::time::Duration;
+
+scenario!(a_service_that_does_not_answer_the_question_whether_it_lives_is_started_again, |w| {
+    let (marks, sick) = (w.file("marks"), w.file("sick"));
+    let ask = ["/bin/sh", "-c", &format!("rm {sick} 2>/dev/null && exit 1; test ! -e {marks}.always")];
+    w.service(
+        "api",
+        &["mark", &marks, "up", "ready", "wait"],
+        &format!("ready = {{ notify = true }}\nlive = {{ exec = {ask:?}, every = \"100ms\", failures = 2 }}"),
+    );
+    w.start().until_state("api", "ready");
+    std::fs::write(&sick, "").unwrap();
+    until("one bad answer", || (!w.path("sick").exists()).then_some(()));
+    std::fs::write(format!("{marks}.always"), "").unwrap();
+    until("a second start", || (w.lines("marks").len() >= 2).then_some(()));
+    std::fs::remove_file(format!("{marks}.always")).unwrap();
+    assert!(w.log().contains("not live: the probe command ended with exit 1"), "{}", w.log());
+    w.until_state("api", "ready");
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(a_readiness_that_is_red_because_a_dependency_is_down_restarts_nothing, |w| {
+    let (db, marks) = (w.file("db"), w.file("marks"));
+    let ask = ["/bin/sh", "-c", &format!("test -e {db}.up")];
+    w.shell(
+        "db",
+        &format!(
+            "touch {db}.up; echo $$ > {db}; trap 'rm {db}.up; exit 0' TERM; while true; do sleep 0.02; done"
+        ),
+        "",
+    );
+    w.service(
+        "api",
+        &["mark", &marks, "up", "wait"],
+        &format!(
+            "requires = [\"db\"]\nready = {{ exec = {ask:?}, every = \"50ms\", failures = 2 }}\n\
+             live = {{ exec = {ask:?}, every = \"50ms\", failures = 2 }}"
+        ),
+    );
+    w.start().until_state("api", "ready");
+    let run = w.state_of("api").unwrap()["run"].clone();
+    // Down by hand, over the head of those who run on it: the only way to have it away for long.
+    let arguments = [("service", "api".into())];
+    assert!(supafly::control::client::request(&w.path("run"), "stop", &arguments).is_ok());
+    w.until_state("api", "stopped");
+    assert_eq!(w.says(&["start", "api"]).0, 0);
+    let run_now = w.until_state("api", "ready")["run"].clone();
+    assert_ne!(run, run_now);
+    // Its answer goes, and it itself stays.
+    std::fs::remove_file(format!("{db}.up")).unwrap();
+    // The ground still serves, so the question whether it lives counts: it must be a question of its own.
+    until("a restart because of `live`", || (w.state_of("api")?["run"] != run_now).then_some(()));
+    std::fs::write(format!("{db}.up"), "").unwrap();
+    w.until_state("api", "ready");
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(an_unready_service_is_said_and_left_alone, |w| {
+    let (good, marks) = (w.file("good"), w.file("marks"));
+    std::fs::write(&good, "").unwrap();
+    let ask = ["/bin/sh", "-c", &format!("test -e {good}")];
+    w.service(
+        "api",
+        &["mark", &marks, "up", "wait"],
+        &format!("ready = {{ exec = {ask:?}, every = \"50ms\", failures = 2 }}"),
+    );
+    w.start().until_state("api", "ready");
+    std::fs::remove_file(&good).unwrap();
+    assert_eq!(w.until_state("api", "unready")["detail"], "the probe command ended with exit 1");
+    let (code, reason) = w.says(&["health", "--ready"]);
+    assert!(code == 1 && reason.contains("api is not ready: the probe command"), "{reason}");
+    std::fs::write(&good, "").unwrap();
+    w.until_state("api", "ready");
+    assert_eq!(w.lines("marks"), ["up"]);
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(who_is_not_back_soon_after_a_long_outage_is_started_again, |w| {
+    let (up, marks, db) = (w.file("up"), w.file("marks"), w.file("db"));
+    // `api` is well as long as `up` is there; only its own start makes it again.
+    let ask = ["/bin/sh", "-c", &format!("test -e {up}")];
+    w.service("db", &["pid", &db, "wait"], "restart = { delay = \"800ms\", max_delay = \"800ms\" }\nready = { exec = [\"/bin/true\"], every = \"50ms\" }");
+    w.shell(
+        "api",
+        &format!("echo up >> {marks}; touch {up}; exec {} wait", w.fake()),
+        &format!(
+            "requires = [\"db\"]\nready = {{ exec = {ask:?}, every = \"50ms\", failures = 1 }}\n\
+             after_outage = {{ of = \"db\", longer_than = \"300ms\", ready_within = \"200ms\" }}"
+        ),
+    );
+    w.start().until_state("api", "ready");
+    assert_eq!(w.says(&["restart", "db"]).0, 0);
+    w.until_state("api", "ready");
+    assert_eq!(w.lines("marks").len(), 1, "a short outage is none");
+    std::fs::remove_file(&up).unwrap();
+    w.until_state("api", "unready");
+    // Killed twice, it is away for its delay.
+    for _ in 0..2 {
+        let pid = w.pid_in("db");
+        w.signal_to(pid, nix::sys::signal::Signal::SIGKILL);
+        until("another db", || (w.pid_in("db") != pid).then_some(()));
+    }
+    until("api to be started again", || (w.lines("marks").len() == 2).then_some(()));
+    assert!(w.log().contains("not ready again after the outage of db"), "{}", w.log());
+    w.until_state("api", "ready");
+    let _ = Duration::ZERO;
+    assert_eq!(w.stop(), 0);
+});
