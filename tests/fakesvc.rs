@@ -10,7 +10,7 @@
 //! milliseconds) · `until FILE` (that it exists) · `on SIGNAL CODE` (only this one ends it, TERM does not) ·
 //! `slow MS FILE NAME` (at TERM mark `stopping NAME`, later `stopped NAME`) · `signals FILE` (mark each, end at none) ·
 //! `hold FILE` (keep it open) · `raise SIGNAL` · `hog MB` (of memory, kept) · `trace PID` (stop it as a debugger does)
-//! · `run PROGRAM` (and wait for it) · `fade MS` (until TERM, and so long after it)
+//! · `run PROGRAM` (and wait for it) · `alive MS` (say so, for ever) · `fade MS` (until TERM, and so long after it)
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
@@ -141,6 +141,13 @@ fn main() -> ExitCode {
                 }
             }
             "run" => drop(Command::new(word()).stdin(Stdio::null()).status()),
+            "alive" => {
+                let every = Duration::from_millis(word().parse().expect("a number"));
+                loop {
+                    let _ = supafly::control::client::notify("WATCHDOG=1");
+                    std::thread::sleep(every);
+                }
+            }
             "trace" => trace(word().parse().expect("a pid")),
             "wait" => loop {
                 std::thread::sleep(Duration::from_secs(3_600));

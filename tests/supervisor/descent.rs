@@ -89,6 +89,24 @@ scenario!(what_forks_twice_and_leaves_its_session_twice_is_found_and_ended, |w| 
     assert!(!pids.into_iter().any(|pid| w.alive(pid)));
 });
 
+scenario!(what_sheds_its_group_and_its_environment_dies_with_the_whole_at_the_latest, |w| {
+    if !is_root() {
+        return skip("not root: groups cannot be shed");
+    }
+    let (pids, fake) = (w.file("pids"), w.fake().to_owned());
+    let script = format!(
+        "( setpriv --clear-groups env -i setsid {fake} ignore-term pid {pids} wait & ) ; exec {fake} wait"
+    );
+    w.shell("db", &script, "");
+    w.start();
+    let pid = w.pid_in("pids");
+    let ours = w.pid();
+    until("its adoption", || (crate::procs::stat(w.outer(pid)?)?.parent == ours).then_some(()));
+    let outer = w.outer(pid).unwrap();
+    assert_eq!(w.stop(), 0, "{}", w.log());
+    assert!(!crate::procs::alive(outer));
+});
+
 scenario!(a_child_begins_clean, |w| {
     let (seen, lock) = (w.file("seen"), w.file("volume/lock"));
     w.service("db", &["inspect", &seen, "wait"],

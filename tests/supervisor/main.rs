@@ -1,10 +1,17 @@
 //! The real binary with a stand-in service: starting, stopping, crashing, logging, sockets, as a child and as PID 1.
 //! `docs/scenarios.md` says which test proves what.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a failure must be seen")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests: a failure must be seen"
+)]
 
 mod harness;
 mod procs;
+mod sight;
 
 mod ancestors;
 mod catalogue;

@@ -93,6 +93,20 @@ scenario!(a_stop_during_a_start_that_takes_for_ever_is_orderly, |w| {
     assert_eq!(names, ["up", "up", "SIGINT", "SIGQUIT"]);
 });
 
+scenario!(a_stop_while_it_waits_for_a_busy_volume_is_prompt, |w| {
+    let (lock, marks) = (w.file("lock"), w.file("marks"));
+    let busy = std::fs::File::create(&lock).unwrap();
+    busy.lock().unwrap();
+    w.service("db", &["mark", &marks, "up", "wait"], &format!("lock = \"{lock}\""));
+    w.service("other", &["wait"], "");
+    w.start().until_marked("out", "the lock is busy");
+    w.until_state("other", "ready");
+    let (code, took) = w.timed_stop();
+    assert_eq!(code, 0, "{}", w.log());
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(w.lines("marks").is_empty());
+});
+
 scenario!(every_signal_that_means_stop_is_an_orderly_stop, |w| {
     let marks = w.file("marks");
     w.service("db", &["ready", "serve", &marks, "db"], "");
