@@ -1,6 +1,6 @@
 //! When the system has no more to give: processes, descriptors, memory; and very many services.
 
-use crate::harness::{Place, World, defect, is_root, scenario, skip, until};
+use crate::harness::{Place, World, is_root, scenario, skip, until};
 use crate::procs;
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixStream;
@@ -73,32 +73,28 @@ scenario!(when_no_descriptor_is_left_it_is_said_and_all_come_up_once_there_is, |
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
 
-defect!(
-    without_a_descriptor_to_look_with_nobody_is_declared_gone,
-    "defect: procfs::table gives no processes when /proc cannot be opened (EMFILE), and that counts as proof that nobody is left",
-    |w| {
-        w.inside(&["prlimit", "--nofile=60:60", "--"]);
-        let (orphans, leaders) = (w.file("orphans"), w.file("leaders"));
-        let script = format!("ignore-term,pid,{orphans},wait");
-        w.service(
-            "db",
-            &["orphan", &script, "pid", &leaders, "wait"],
-            "restart = { delay = \"50ms\", max_delay = \"50ms\", max = 100000 }",
-        );
-        w.start();
-        let (leader, orphan) = (w.pid_in("leaders"), w.pid_in("orphans"));
-        w.until_state("db", "ready");
-        let clients: Vec<UnixStream> =
-            std::iter::from_fn(|| UnixStream::connect(w.path("run/control.sock")).ok()).take(60).collect();
-        until("the last descriptor to be taken", || (procs::descriptors(w.pid()) >= 60).then_some(()));
-        w.signal_to(leader, Signal::SIGKILL);
-        until("the leader's burial", || w.outer(leader).is_none().then_some(()));
-        drop(clients);
-        until("a second life", || (w.pids_in("orphans").len() == 2).then_some(()));
-        assert!(!w.alive(orphan), "a new run met the old one's process");
-        assert_eq!(w.stop(), 0, "{}", w.log());
-    }
-);
+scenario!(without_a_descriptor_to_look_with_nobody_is_declared_gone, |w| {
+    w.inside(&["prlimit", "--nofile=60:60", "--"]);
+    let (orphans, leaders) = (w.file("orphans"), w.file("leaders"));
+    let script = format!("ignore-term,pid,{orphans},wait");
+    w.service(
+        "db",
+        &["orphan", &script, "pid", &leaders, "wait"],
+        "restart = { delay = \"50ms\", max_delay = \"50ms\", max = 100000 }",
+    );
+    w.start();
+    let (leader, orphan) = (w.pid_in("leaders"), w.pid_in("orphans"));
+    w.until_state("db", "ready");
+    let clients: Vec<UnixStream> =
+        std::iter::from_fn(|| UnixStream::connect(w.path("run/control.sock")).ok()).take(60).collect();
+    until("the last descriptor to be taken", || (procs::descriptors(w.pid()) >= 60).then_some(()));
+    w.signal_to(leader, Signal::SIGKILL);
+    until("the leader's burial", || w.outer(leader).is_none().then_some(()));
+    drop(clients);
+    until("a second life", || (w.pids_in("orphans").len() == 2).then_some(()));
+    assert!(!w.alive(orphan), "a new run met the old one's process");
+    assert_eq!(w.stop(), 0, "{}", w.log());
+});
 
 /// A memory cgroup of the old kind with a limit.
 struct Small(PathBuf);
@@ -161,15 +157,11 @@ scenario!(a_service_that_eats_all_memory_is_ended_alone_and_restarted_by_its_pol
     }
 });
 
-defect!(
-    an_end_by_the_out_of_memory_killer_is_called_so,
-    "defect: OomWatch reads memory.events of cgroup v2 only; v1 counts in memory.oom_control",
-    |w| {
-        if let Some(last) = eaten(w) {
-            assert_eq!(last, "OOM killed");
-        }
+scenario!(an_end_by_the_out_of_memory_killer_is_called_so, |w| {
+    if let Some(last) = eaten(w) {
+        assert_eq!(last, "OOM killed");
     }
-);
+});
 
 scenario!(a_thousand_services_start_and_stop, |w| {
     w.set_budget("60s");

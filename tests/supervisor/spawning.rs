@@ -1,6 +1,6 @@
 //! Starts that fail, dependents that wait, graphs that cannot be.
 
-use crate::harness::{World, defect, is_root, scenario, skip, until};
+use crate::harness::{World, is_root, scenario, skip, until};
 use std::os::unix::fs::PermissionsExt;
 
 const THREE: &str =
@@ -21,32 +21,24 @@ fn failed_three_times(w: &World, service: &str, reason: &str) {
     }
 }
 
-defect!(
-    a_start_that_fails_is_told_at_each_attempt,
-    "defect: tell_changes compares words only, and a spawn that fails goes from `in backoff` to `in backoff` in one turn",
-    |w| {
-        w.service("place", &["wait"], &format!("{THREE}\ndirectory = \"/no/such/place\""));
-        w.start();
-        w.until_state("place", "failed");
-        until("its last word", || w.told("place", "gave up").pop());
-        assert_eq!(w.told("place", "will be started again").len(), 2, "{}", w.log());
-        assert_eq!(w.stop(), 0);
-    }
-);
+scenario!(a_start_that_fails_is_told_at_each_attempt, |w| {
+    w.service("place", &["wait"], &format!("{THREE}\ndirectory = \"/no/such/place\""));
+    w.start();
+    w.until_state("place", "failed");
+    until("its last word", || w.told("place", "gave up").pop());
+    assert_eq!(w.told("place", "will be started again").len(), 2, "{}", w.log());
+    assert_eq!(w.stop(), 0);
+});
 
-defect!(
-    a_file_that_is_no_program_is_not_run_by_a_shell,
-    "defect: std's exec falls back to /bin/sh on ENOEXEC, so garbage ends with `exit 127` as if it had run",
-    |w| {
-        let garbage = w.path("garbage");
-        std::fs::write(&garbage, "\u{7f}ELF and nothing more").unwrap();
-        std::fs::set_permissions(&garbage, std::fs::Permissions::from_mode(0o755)).unwrap();
-        w.exec("format", &[garbage.display().to_string()], THREE);
-        w.start();
-        failed_three_times(w, "format", "could not be started: cannot run the program: Exec format error");
-        assert_eq!(w.stop(), 0);
-    }
-);
+scenario!(a_file_that_is_no_program_is_not_run_by_a_shell, |w| {
+    let garbage = w.path("garbage");
+    std::fs::write(&garbage, "\u{7f}ELF and nothing more").unwrap();
+    std::fs::set_permissions(&garbage, std::fs::Permissions::from_mode(0o755)).unwrap();
+    w.exec("format", &[garbage.display().to_string()], THREE);
+    w.start();
+    failed_three_times(w, "format", "could not be started: cannot run the program: Exec format error");
+    assert_eq!(w.stop(), 0);
+});
 
 scenario!(each_way_of_not_being_started_is_told_with_its_reason, |w| {
     w.service("place", &["wait"], &format!("{THREE}\ndirectory = \"/no/such/place\""));

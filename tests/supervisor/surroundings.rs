@@ -1,6 +1,6 @@
 //! Containers as they are: read-only, without privilege, with another init above, with half a `/proc` or none.
 
-use crate::harness::{Place, World, defect, is_root, scenario, skip, until};
+use crate::harness::{Place, World, is_root, scenario, skip, until};
 use crate::procs;
 use nix::sys::signal::Signal;
 
@@ -120,34 +120,12 @@ fn group_only(w: &mut World) {
     assert!(w.log().contains("/proc does not show our processes"), "{}", w.log());
 }
 
-defect!(
-    without_proc_services_and_their_groups_are_ended,
-    "defect: `run` asks for its own executable before anything else, and without /proc there is no answer",
-    |w| {
-        if !is_root() {
-            return skip("not root: nothing can be mounted");
-        }
-        w.inside(&["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
-        group_only(w);
-    }
-);
-
-scenario!(without_proc_it_does_not_start_by_halves_but_says_why, |w| {
+scenario!(without_proc_services_and_their_groups_are_ended, |w| {
     if !is_root() {
         return skip("not root: nothing can be mounted");
     }
     w.inside(&["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
-    let marks = w.file("marks");
-    w.service("db", &["mark", &marks, "up", "serve", &marks, "db"], "");
-    w.start();
-    // Either it runs, or it ends at once with the reason and has started nothing.
-    until("either", || (!w.lines("marks").is_empty() || w.log().contains("/proc")).then_some(()));
-    if w.lines("marks").is_empty() {
-        assert_ne!(w.ended().code(), Some(0), "{}", w.log());
-        assert!(w.lines("marks").is_empty());
-    } else {
-        assert_eq!(w.stop(), 0);
-    }
+    group_only(w);
 });
 
 #[test]

@@ -41,7 +41,6 @@ scenario!(a_term_at_any_moment_of_the_start_leaves_nobody, |w| {
 });
 
 #[test]
-#[ignore = "defect: PID 1 has no handler while it reads its configuration, so a TERM is lost"]
 fn a_term_while_pid_1_still_reads_its_configuration_is_not_lost() {
     let Some(mut w) = World::pid_1() else { return };
     let marks = w.file("marks");
