@@ -8,7 +8,11 @@ fn root() -> &'static Path {
 
 /// What is between backquotes and names a test.
 fn names(text: &str) -> Vec<&str> {
-    text.split('`').skip(1).step_by(2).filter(|t| t.contains("::") && !t.contains('…') && *t != "::").collect()
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|t| t.contains("::") && !t.contains('…') && *t != "::")
+        .collect()
 }
 
 /// Whether a test runs (`Some(true)`), is ignored, or is not there at all.
