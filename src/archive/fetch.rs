@@ -5,15 +5,15 @@
 //! epochs, made afterwards, does not show the file in any packing. Whatever else happens is an error.
 //!
 //! A file of a parent epoch counts only when it begins below the LSN at which the child branched off: what a former
-//! owner wrote later belongs to a history that is not ours. The same holds for `.history` files by their last switch.
+//! owner wrote later belongs to a history that is not ours. The same holds for `.history` files by their last switch, and
+//! for every file of a timeline later than the one along which the child was restored.
 
 use super::codec::{self, Codec, CodecError};
 use super::names::{self, Stored};
 use super::push::on_a_thread;
 use super::segment::{self, Damage};
-use crate::owner::Epoch;
 use crate::owner::lineage::Link;
-use crate::postgres::lsn::{BadName, Lsn, SegmentSize, WalFile};
+use crate::postgres::lsn::{BadName, Lsn, Segment, SegmentSize, WalFile};
 use crate::store::{Store, StoreError};
 
 /// What the archive has.
@@ -61,21 +61,21 @@ pub enum FetchError {
     Store(#[from] StoreError),
 }
 
-/// The links of a chain with the lowest branch point on the way to each, in which a file may lie.
-fn eligible(chain: &[Link], start: Option<Lsn>) -> Vec<(Epoch, Option<Lsn>)> {
-    let mut lowest: Option<Lsn> = None;
-    let mut links = Vec::new();
+/// The links of a chain in which a file may lie, each with the lowest branch point and timeline on the way to it.
+fn eligible(chain: &[Link], file: &WalFile, segment: Option<Segment>, size: SegmentSize) -> Vec<Link> {
+    let mut links: Vec<Link> = Vec::new();
+    let mut above: Option<Link> = None;
     for link in chain {
-        lowest = match (lowest, link.until) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let bounded = above.map_or(*link, |above| link.within(above));
+        above = Some(bounded);
+        let counts = match (file, segment) {
+            (_, Some(segment)) => bounded.counts(segment.timeline, segment.start(size)),
+            // Where a timeline began, its history says itself.
+            (WalFile::History(timeline), None) => bounded.counts_timeline(*timeline),
+            (WalFile::Segment(_) | WalFile::Backup(_) | WalFile::Partial(_), None) => true,
         };
-        let below = match (start, lowest) {
-            (Some(start), Some(until)) => start < until,
-            (None, _) | (_, None) => true,
-        };
-        if below {
-            links.push((link.epoch, lowest));
+        if counts {
+            links.push(bounded);
         }
     }
     links
@@ -96,12 +96,12 @@ pub async fn fetch(
         return Err(FetchError::NoChain);
     }
     let segment = names::segment(file, size)?;
-    let links = eligible(chain, segment.map(|s| s.start(size)));
+    let links = eligible(chain, file, segment, size);
     // A listing of the own epoch proves at least that the bucket answers, also when no link may hold the file.
     let mut dead: Vec<String> = Vec::new();
-    for (epoch, until) in &links {
+    for bounded in &links {
         for codec in [Codec::Zstd, Codec::Bare] {
-            let key = names::key(*epoch, file, codec);
+            let key = names::key(bounded.epoch, file, codec);
             let Some(object) = store.get_optional(&key).await? else { continue };
             let (limit, named) = (names::largest(file, size), key.clone());
             let content = on_a_thread(move || codec::unpack(codec, &object, limit))
@@ -112,7 +112,7 @@ pub async fn fetch(
                         FetchError::Unreadable { key: key.clone(), what: e.to_string() }
                     }
                 })?;
-            match checked(&key, file, content, size, system, *until).await? {
+            match checked(&key, file, content, size, system, bounded.until).await? {
                 Some(content) => return Ok(Fetched::Bytes(content)),
                 None => dead.push(key),
             }
@@ -120,7 +120,7 @@ pub async fn fetch(
     }
     for link in chain {
         for entry in store.list(&names::directory(link.epoch)).await? {
-            let may_count = links.iter().any(|(epoch, _)| *epoch == link.epoch) && !dead.contains(&entry.key);
+            let may_count = links.iter().any(|l| l.epoch == link.epoch) && !dead.contains(&entry.key);
             match names::stored(&entry.key) {
                 Some(Stored::Readable(there, _)) if may_count && there == *file => {
                     return Err(FetchError::Contradiction { key: entry.key });

@@ -24,11 +24,11 @@ fn memory() -> (Memory, Store) {
 }
 
 fn own(epoch: u32) -> Link {
-    Link { epoch: Epoch(epoch), until: None }
+    Link::whole(Epoch(epoch))
 }
 
 fn parent(epoch: u32, until: Lsn) -> Link {
-    Link { epoch: Epoch(epoch), until: Some(until) }
+    Link { epoch: Epoch(epoch), until: Some(until), newest: None }
 }
 
 /// The first real segment as a file.
@@ -243,6 +243,30 @@ async fn a_timeline_that_a_former_owner_began_after_the_branch_does_not_exist_fo
     assert_eq!(look(&store, &after, &file).await.unwrap(), Fetched::Absent);
     plant(&memory, 2, &file, b"garbage\n");
     assert!(look(&store, &after, &file).await.is_err());
+}
+
+#[tokio::test]
+async fn a_timeline_later_than_the_one_restored_along_does_not_exist_for_us_also_below_the_branch() {
+    let (memory, store) = memory();
+    let real = real();
+    let file: WalFile = "00000002.history".parse().unwrap();
+    plant(&memory, 1, &file, b"1\t0/3000000\tx\n");
+    let later = Segment { timeline: Timeline(2), ..real.segments[0].segment };
+    let segment = WalFile::Segment(later.name(real.size));
+    plant(&memory, 1, &segment, &real.segments[0].bytes);
+    let branch = parent(1, Lsn(u64::MAX));
+    for file in [&file, &segment] {
+        assert!(matches!(look(&store, &[own(2), branch], file).await, Ok(Fetched::Bytes(_))), "an old lineage");
+        let bounded = Link { newest: Some(Timeline(1)), ..branch };
+        assert_eq!(look(&store, &[own(2), bounded], file).await.unwrap(), Fetched::Absent, "{file}");
+        // A bound of a child holds for every epoch beneath it.
+        let chain = [own(3), Link { epoch: Epoch(2), ..bounded }, branch];
+        assert_eq!(look(&store, &chain, file).await.unwrap(), Fetched::Absent, "{file}");
+    }
+    // Our own timeline of the same number is found.
+    plant(&memory, 2, &file, b"1\t0/3000000\tours\n");
+    let bounded = Link { newest: Some(Timeline(1)), ..branch };
+    assert!(matches!(look(&store, &[own(2), bounded], &file).await, Ok(Fetched::Bytes(_))));
 }
 
 #[tokio::test]

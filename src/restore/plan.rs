@@ -128,7 +128,8 @@ pub fn candidates(chain: &[Link], backups: &[Base]) -> Vec<Base> {
     for link in chain {
         let mut of: Vec<_> = backups
             .iter()
-            .filter(|b| b.epoch == link.epoch && link.until.is_none_or(|until| b.finish <= until))
+            .filter(|b| b.epoch == link.epoch && link.counts_timeline(b.timeline))
+            .filter(|b| link.until.is_none_or(|until| b.finish <= until))
             .cloned()
             .collect();
         of.sort_by(|a, b| (b.timeline, b.start, &b.name).cmp(&(a.timeline, a.start, &a.name)));
@@ -164,7 +165,7 @@ pub fn plan(chain: &[Link], base: &Base, wal: &Wal, size: SegmentSize) -> Result
         way.iter().filter(|(_, begin)| *begin <= number).find_map(|(timeline, _)| {
             let segment = Segment { timeline: *timeline, number };
             let counts = |l: &&Link| {
-                l.until.is_none_or(|until| segment.start(size) < until)
+                l.counts(segment.timeline, segment.start(size))
                     && wal.segments.get(&l.epoch).is_some_and(|s| s.contains(&segment))
             };
             chain.iter().find(counts).map(|l| (segment, l.epoch))
@@ -194,10 +195,9 @@ pub fn plan(chain: &[Link], base: &Base, wal: &Wal, size: SegmentSize) -> Result
             reachable: last.end(size),
         });
     }
-    let eligible = |link: &Link, s: &Segment| link.until.is_none_or(|until| s.start(size) < until);
     let lost = chain.iter().find_map(|link| {
         let segments = wal.segments.get(&link.epoch)?;
-        segments.iter().find(|s| s.timeline > timeline && eligible(link, s))
+        segments.iter().find(|s| s.timeline > timeline && link.counts(s.timeline, s.start(size)))
     });
     if let Some(lost) = lost {
         return Err(Refusal::HistoryMissing { timeline: lost.timeline, segment: lost.name(size) });

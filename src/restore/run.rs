@@ -101,6 +101,7 @@ async fn claim_history(store: &Store, own: Epoch, survey: &Survey, engine: &Engi
             backup_epoch: plan.base.epoch,
             backup: plan.base.name.clone(),
             branch: plan.end,
+            timeline: Some(plan.timeline),
         };
         patient("our lineage", async || lineage::write(store, own, &ours).await).await?;
     }

@@ -71,7 +71,7 @@ pub(super) async fn survey(store: &Store, own: Epoch) -> Result<Survey, Failure>
             store.url()
         ))
     })?;
-    let mut chain = vec![Link { epoch: own, until: None }];
+    let mut chain = vec![Link::whole(own)];
     match (&lineage, parent) {
         (Some(_), _) => chain = patient("the lineage", async || lineage::chain(store, own).await).await?,
         (None, Some(parent)) => {

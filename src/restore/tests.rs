@@ -28,7 +28,7 @@ fn add(wal: &mut Wal, epoch: u32, timeline: u32, numbers: impl IntoIterator<Item
 }
 
 fn link(epoch: u32, until: Option<u64>) -> Link {
-    Link { epoch: Epoch(epoch), until: until.map(at) }
+    Link { epoch: Epoch(epoch), until: until.map(at), newest: None }
 }
 
 #[test]
@@ -51,6 +51,28 @@ fn a_killed_restore_is_gone_on_with_over_its_own_timeline() {
     add(&mut wal, 2, 2, [8]);
     let done = plan(&chain, &base(1, 1, 3), &wal, SIZE).unwrap();
     assert_eq!((done.last.timeline, done.last_epoch), (Timeline(2), Epoch(2)));
+}
+
+#[test]
+fn a_timeline_that_a_zombie_begins_inside_the_branch_segment_is_not_followed() {
+    // Epoch 2 was restored along timeline 1 up to segment 9; then epoch 1, which did not know, restored itself within
+    // its own epoch: timeline 2 begins in segment 8, below the branch. Its history is not read (archive::fetch), and its
+    // segments are neither planned with nor missed.
+    let bounded = Link { newest: Some(Timeline(1)), ..link(1, Some(9)) };
+    let mut wal = Wal::default();
+    add(&mut wal, 1, 1, 3..9);
+    let before = plan(&[link(2, None), bounded], &base(1, 1, 3), &wal, SIZE).unwrap();
+    add(&mut wal, 1, 2, 8..12);
+    assert_eq!(plan(&[link(2, None), bounded], &base(1, 1, 3), &wal, SIZE).unwrap(), before);
+    // With epoch 2's own timeline 2, which has the same number, only epoch 2's segments count for it.
+    wal.histories.insert(Timeline(2), vec![(Timeline(1), Lsn(at(8).0 + 77))]);
+    let done = plan(&[link(2, None), bounded], &base(1, 1, 3), &wal, SIZE).unwrap();
+    assert_eq!((done.last.timeline, done.last_epoch, done.end), (Timeline(1), Epoch(1), at(9)));
+    // An old lineage without its timeline: as before, it cannot tell.
+    let old = plan(&[link(2, None), link(1, Some(9))], &base(1, 1, 3), &wal, SIZE).unwrap();
+    assert_eq!((old.last.timeline, old.last_epoch), (Timeline(2), Epoch(1)));
+    let zombie = Base { timeline: Timeline(2), ..base(1, 2, 8) };
+    assert!(candidates(&[link(2, None), bounded], std::slice::from_ref(&zombie)).is_empty());
 }
 
 #[test]
