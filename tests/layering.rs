@@ -32,6 +32,7 @@ const PURE_FILES: &[&str] = &[
     "restore/plan.rs",
     "postgres/lsn.rs",
     "postgres/conf.rs",
+    "archive/patience.rs",
     "archive/segment.rs",
     "archive/records.rs",
     "keeper/decide.rs",

@@ -16,6 +16,7 @@ pub mod codec;
 mod crc32c;
 pub mod fetch;
 pub mod names;
+pub mod patience;
 pub mod push;
 pub mod records;
 pub mod segment;

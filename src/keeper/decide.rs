@@ -4,7 +4,6 @@
 use crate::archive::AHEAD;
 use crate::exit::Exit;
 use crate::postgres::lsn::{Segment, SegmentSize, WalFile};
-use crate::store::Kind;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -107,38 +106,6 @@ pub fn drained(unarchived: usize) -> Exit {
     if unarchived == 0 { Exit::Clean } else { Exit::NotArchived }
 }
 
-/// What to do after a fetch has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Ask the store again after this long.
-    After(Duration),
-    /// Tell Postgres that it failed (never that it is absent).
-    GiveUp,
-}
-
-/// How a fetch failed, as far as it matters for asking again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failing {
-    /// The store did.
-    Store(Kind),
-    /// What it gave is damaged.
-    Damage,
-}
-
-/// An unreachable store is waited for until the request's patience ends; a refusal or damage is tried a few times,
-/// because proxies lie and bytes flip on the way, and then said.
-#[must_use]
-pub fn retry(failing: Failing, attempts: u32, waited: Duration, patience: Duration) -> Retry {
-    let pause = Duration::from_millis(250) * 2u32.saturating_pow(attempts.min(6));
-    let pause = pause.min(Duration::from_secs(10));
-    let last = match failing {
-        Failing::Store(Kind::Transient) => u32::MAX,
-        Failing::Store(Kind::Denied | Kind::Broken | Kind::Absent | Kind::Conflict) => 6,
-        Failing::Damage => 3,
-    };
-    if attempts >= last || waited + pause >= patience { Retry::GiveUp } else { Retry::After(pause) }
-}
-
 /// What the watch on Postgres saw last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -231,10 +198,6 @@ mod tests {
         ]
     }
 
-    fn kind() -> impl Strategy<Value = Kind> {
-        prop::sample::select(vec![Kind::Absent, Kind::Conflict, Kind::Denied, Kind::Transient, Kind::Broken])
-    }
-
     proptest! {
         #[test]
         fn ahead_never_runs_further_than_the_window_from_the_oldest_that_is_not_archived(
@@ -274,18 +237,6 @@ mod tests {
         }
 
         #[test]
-        fn no_fetch_is_retried_beyond_its_patience(
-            kind in kind(), damage in any::<bool>(), attempts in 0u32..100, waited in 0u64..4_000_000, patience in 0u64..2_000_000,
-        ) {
-            let failing = if damage { Failing::Damage } else { Failing::Store(kind) };
-            let (waited, patience) = (Duration::from_millis(waited), Duration::from_millis(patience));
-            match retry(failing, attempts, waited, patience) {
-                Retry::After(pause) => prop_assert!(waited + pause < patience && pause <= Duration::from_secs(10)),
-                Retry::GiveUp => {}
-            }
-        }
-
-        #[test]
         fn memory_for_segments_is_bounded(shift in 20u32..=30) {
             let size = SegmentSize::try_from(1u64 << shift).unwrap();
             let n = window(size);
@@ -295,14 +246,6 @@ mod tests {
             let numbers: Vec<_> = prefetch(last, size).iter().map(|s| s.number).collect();
             prop_assert_eq!(numbers, (6..6 + n as u64).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn an_unreachable_store_is_waited_for_and_a_refusal_is_soon_said() {
-        let (minute, half_hour) = (Duration::from_secs(60), Duration::from_secs(1800));
-        assert!(matches!(retry(Failing::Store(Kind::Transient), 50, minute, half_hour), Retry::After(_)));
-        assert_eq!(retry(Failing::Store(Kind::Denied), 6, minute, half_hour), Retry::GiveUp);
-        assert_eq!(retry(Failing::Damage, 3, minute, half_hour), Retry::GiveUp);
     }
 
     #[test]

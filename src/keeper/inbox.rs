@@ -3,11 +3,12 @@
 //! What was fetched ahead was checked like everything else. Absence is never remembered: it is proved anew for each
 //! request, because on it Postgres ends its recovery.
 
-use super::decide::{self, Failing, Retry};
+use super::decide;
 use super::lineage::{Lineage, Unknown};
 use super::lock;
 use crate::archive::fetch::{self, FetchError, Fetched};
 use crate::archive::names;
+use crate::archive::patience::{Failing, Retry, Tries};
 use crate::postgres::lsn::{Segment, WalFile};
 use crate::store::{Kind, Store};
 use bytes::Bytes;
@@ -71,13 +72,7 @@ impl From<Unknown> for Miss {
 
 impl From<FetchError> for Miss {
     fn from(e: FetchError) -> Miss {
-        let failing = match &e {
-            FetchError::Store(e) => Failing::Store(e.kind),
-            FetchError::Contradiction { .. } => Failing::Store(Kind::Transient),
-            FetchError::Name(_) | FetchError::NoChain => Failing::Store(Kind::Broken),
-            FetchError::Damaged { .. } | FetchError::Unreadable { .. } => Failing::Damage,
-        };
-        Miss::Failed { failing, why: e.to_string() }
+        Miss::Failed { failing: Failing::from(&e), why: e.to_string() }
     }
 }
 
@@ -103,8 +98,7 @@ impl Inbox {
     /// The reason, when it could neither be had nor be proved absent.
     pub(super) async fn get(self: &Arc<Self>, file: &WalFile, patience: Duration) -> Result<Found, String> {
         let (begun, name) = (Instant::now(), file.name());
-        // Each kind has a limit of its own: an outage before must not use up the few tries that a flipped bit gets.
-        let (mut attempts, mut transient, mut refused, mut damaged) = (0, 0, 0, 0);
+        let mut tries = Tries::default();
         let _listed = Listed(self, &name);
         loop {
             let (failing, why) = match self.once(file).await {
@@ -112,17 +106,10 @@ impl Inbox {
                 Err(Miss::Absent) => return Ok(Found::Absent),
                 Err(Miss::Failed { failing, why }) => (failing, why),
             };
-            attempts += 1;
-            let of_kind = match failing {
-                Failing::Store(Kind::Transient) => &mut transient,
-                Failing::Store(Kind::Denied | Kind::Broken | Kind::Absent | Kind::Conflict) => &mut refused,
-                Failing::Damage => &mut damaged,
-            };
-            *of_kind += 1;
-            match decide::retry(failing, *of_kind, begun.elapsed(), patience) {
-                Retry::GiveUp => return Err(format!("{why} (tried {attempts} times)")),
+            match tries.failed(failing, begun.elapsed(), patience) {
+                Retry::GiveUp => return Err(format!("{why} (tried {} times)", tries.total())),
                 Retry::After(pause) => {
-                    if attempts == 1 {
+                    if tries.total() == 1 {
                         tracing::warn!(%file, why, "a WAL file cannot be fetched yet");
                     }
                     let waiting = Waiting { name: name.clone(), since: begun, why };

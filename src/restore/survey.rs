@@ -3,14 +3,16 @@
 
 use super::plan::{self, Base, RestorePlan, Wal};
 use crate::archive::fetch::{self, Fetched};
+use crate::archive::patience::{Failing, Retry, Tries};
 use crate::archive::{last_record_end, names};
 use crate::control::client::notify;
 use crate::exit::Failure;
 use crate::owner::lineage::{self, Lineage, Link};
 use crate::owner::{Cluster, Epoch, cluster};
 use crate::postgres::lsn::{Lsn, Segment, SegmentSize, Timeline, WalFile};
-use crate::store::{Kind, Store, StoreError};
+use crate::store::{Kind, Store};
 use crate::walg;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// What a restore goes by.
@@ -30,28 +32,39 @@ pub(super) struct Survey {
     pub(super) expected: Lsn,
 }
 
-fn failure(what: &str, e: &StoreError) -> Failure {
-    Failure::gave_up(format!("{what}: {e}"))
-}
-
-/// Asks until the store answers; what will not get better by waiting is returned.
-pub(crate) async fn patient<T>(
+/// Asks until there is an answer: as long as the store is away, a few times when it refuses or what it gives is damaged
+/// (as keeper does, `archive/patience.rs`). Each wait is said.
+pub(crate) async fn patient<T, E: fmt::Display>(
     what: &str,
-    mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
-) -> Result<T, Failure> {
+    mut ask: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T, Failure>
+where
+    for<'e> Failing: From<&'e E>,
+{
     let begun = Instant::now();
-    let mut pause = Duration::from_millis(500);
+    let mut tries = Tries::default();
     loop {
-        match ask().await {
+        let e = match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(e) if e.kind == Kind::Transient => {
-                let status = format!("waits for the store, {} s ({what}: {e})", begun.elapsed().as_secs());
+            Err(e) => e,
+        };
+        let failing = Failing::from(&e);
+        let waited = begun.elapsed();
+        match tries.failed(failing, waited, Duration::MAX) {
+            Retry::GiveUp => {
+                let text = format!("{what}: {e} (tried {} times)", tries.total());
+                return Err(Failure::gave_up(text));
+            }
+            Retry::After(pause) => {
+                let doing = match failing {
+                    Failing::Store(Kind::Transient) => "waits for the store",
+                    Failing::Store(_) | Failing::Damage => "asks the store again",
+                };
+                let status = format!("{doing}, {} s ({what}: {e})", waited.as_secs());
                 tracing::warn!("{status}");
                 let _ = notify(&format!("STATUS={status}"));
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(15));
             }
-            Err(e) => return Err(failure(what, &e)),
         }
     }
 }
@@ -180,16 +193,10 @@ async fn whole(
     size: SegmentSize,
     id: u64,
 ) -> Result<Option<Vec<u8>>, Failure> {
-    let what = format!("{file}");
-    let fetched = patient(&what, async || match fetch::fetch(store, chain, file, size, id).await {
-        Err(fetch::FetchError::Store(e)) => Err(e),
-        answer => Ok(answer),
-    })
-    .await?;
-    match fetched {
-        Ok(Fetched::Bytes(bytes)) => Ok(Some(bytes)),
-        Ok(Fetched::Absent) => Ok(None),
-        Err(e) => Err(Failure::gave_up(format!("restore: {file}: {e}"))),
+    let what = format!("restore: {file}");
+    match patient(&what, async || fetch::fetch(store, chain, file, size, id).await).await? {
+        Fetched::Bytes(bytes) => Ok(Some(bytes)),
+        Fetched::Absent => Ok(None),
     }
 }
 
@@ -218,4 +225,56 @@ async fn end(
         }
     }
     Ok(plan.base.finish)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::codec::{self, Codec};
+    use crate::archive::testkit::real;
+    use crate::exit::Exit;
+    use crate::store::memory::{Fate, Memory};
+    use std::sync::Arc;
+
+    /// The first real segment, and a store that answers `fate` to the first so many reads of WAL.
+    async fn read(fate: Fate, times: u32, damaged: u32) -> (Result<Option<Vec<u8>>, Failure>, u32) {
+        let memory = Memory::default();
+        let store = Store::new(Arc::new(memory.clone()));
+        let file = WalFile::Segment(real().name(0));
+        let key = names::key(Epoch(1), &file, Codec::Zstd);
+        let whole = codec::pack(&real().segments[0].bytes).unwrap();
+        let (planted, at) = (memory.clone(), key.clone());
+        let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        memory.faults(move |op, _| {
+            if op != "get" {
+                return Fate::Pass;
+            }
+            let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            planted.plant(&at, if n < damaged { b"flipped".to_vec() } else { whole.clone() });
+            if n < times { fate } else { Fate::Pass }
+        });
+        let chain = [Link::whole(Epoch(1))];
+        let got = super::whole(&store, &chain, &file, real().size, real().system).await;
+        (got, asked.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_refused_or_damaged_read_is_tried_again_a_few_times_and_then_said() {
+        // Side by side: what is waited between two tries is real time.
+        let (denied, away, flipped, broken) = tokio::join!(
+            read(Fate::Fail(Kind::Denied), 2, 0),
+            read(Fate::Fail(Kind::Transient), 2, 0),
+            read(Fate::Pass, 0, 2),
+            read(Fate::Pass, 0, 99),
+        );
+        for (got, asked) in [denied, away, flipped] {
+            assert_eq!(got.unwrap(), Some(real().segments[0].bytes.clone()));
+            assert_eq!(asked, 3);
+        }
+        let (got, asked) = broken;
+        let e = got.unwrap_err();
+        assert_eq!((e.exit, asked), (Exit::GaveUp, 3));
+        assert!(e.message.contains("tried 3 times") && e.message.contains(".zst"), "{e}");
+    }
 }
