@@ -23,17 +23,24 @@ pub fn in_order(files: &[WalFile]) -> Vec<WalFile> {
 }
 
 /// Which files to archive ahead of being asked. Never further than [`AHEAD`] from the oldest that is not archived, and
-/// nothing but histories while one of them is not: segments of a timeline that nobody can find would be lost. What is
-/// `busy` is under way, or waits for a person; at most `room` more are begun.
+/// nothing but histories while one of them is not: segments of a timeline that nobody can find would be lost. Nothing
+/// behind a file that waits for a person (`alarms`): the archive may hold another history there, and must not get a
+/// mixture. What is `busy` is under way; at most `room` more are begun.
 #[must_use]
 pub fn ahead(
     ready: &[WalFile],
     settled: &BTreeSet<WalFile>,
+    alarms: &BTreeSet<WalFile>,
     busy: &BTreeSet<WalFile>,
     room: usize,
 ) -> Vec<WalFile> {
     let files = in_order(ready);
-    let open: Vec<&WalFile> = files.iter().skip_while(|f| settled.contains(*f)).take(AHEAD).collect();
+    let open: Vec<&WalFile> = files
+        .iter()
+        .skip_while(|f| settled.contains(*f))
+        .take(AHEAD)
+        .take_while(|f| !alarms.contains(*f))
+        .collect();
     let history = open.iter().any(|f| matches!(f, WalFile::History(_)) && !settled.contains(*f));
     open.into_iter()
         .filter(|f| !settled.contains(*f) && !busy.contains(*f))
@@ -202,9 +209,10 @@ mod tests {
         #[test]
         fn ahead_never_runs_further_than_the_window_from_the_oldest_that_is_not_archived(
             ready in prop::collection::vec(file(), 0..20), settled in prop::collection::btree_set(file(), 0..10),
-            busy in prop::collection::btree_set(file(), 0..4), room in 0usize..6,
+            alarms in prop::collection::btree_set(file(), 0..3), busy in prop::collection::btree_set(file(), 0..4),
+            room in 0usize..6,
         ) {
-            let picked = ahead(&ready, &settled, &busy, room);
+            let picked = ahead(&ready, &settled, &alarms, &busy, room);
             prop_assert!(picked.len() <= room);
             let order = in_order(&ready);
             let oldest = order.iter().position(|f| !settled.contains(f)).unwrap_or(order.len());
@@ -215,8 +223,14 @@ mod tests {
                 prop_assert!(at < oldest + AHEAD);
                 prop_assert!(!waits || matches!(file, WalFile::History(_)));
             }
+            // Nothing at or behind what a person must look at first.
+            if let Some(alarm) = order.iter().skip(oldest).position(|f| alarms.contains(f)) {
+                let begun = |f: &WalFile| order.iter().position(|o| o == f).unwrap();
+                prop_assert!(picked.iter().all(|f| begun(f) < oldest + alarm));
+            }
             // The oldest is never passed over when it may be begun.
-            if let Some(first) = order.get(oldest).filter(|f| !busy.contains(*f) && room > 0) {
+            let may = |f: &&WalFile| !busy.contains(*f) && !alarms.contains(*f) && room > 0;
+            if let Some(first) = order.get(oldest).filter(may) {
                 prop_assert!(picked.contains(first));
             }
         }

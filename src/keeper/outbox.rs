@@ -179,10 +179,10 @@ impl Outbox {
                 return;
             }
             state.forget(&ready);
-            let busy: BTreeSet<WalFile> =
-                state.running.iter().chain(state.alarms.keys()).chain(asked).cloned().collect();
+            let busy: BTreeSet<WalFile> = state.running.iter().chain(asked).cloned().collect();
+            let alarms = state.alarms.keys().cloned().collect();
             let room = self.lineage.window().saturating_sub(state.running.len());
-            let chosen = decide::ahead(&ready, &state.settled, &busy, room);
+            let chosen = decide::ahead(&ready, &state.settled, &alarms, &busy, room);
             state.running.extend(chosen.iter().cloned());
             chosen
         };
