@@ -33,6 +33,7 @@ const PURE_FILES: &[&str] = &[
     "postgres/lsn.rs",
     "postgres/conf.rs",
     "archive/patience.rs",
+    "archive/rollback.rs",
     "archive/segment.rs",
     "archive/records.rs",
     "keeper/decide.rs",

@@ -13,12 +13,14 @@ pub const AHEAD: usize = 4;
 
 pub mod client;
 pub mod codec;
+pub mod compare;
 mod crc32c;
 pub mod fetch;
 pub mod names;
 pub mod patience;
 pub mod push;
 pub mod records;
+pub mod rollback;
 pub mod segment;
 #[cfg(test)]
 pub(crate) mod testkit;

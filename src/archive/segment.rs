@@ -116,6 +116,12 @@ pub fn long_header(bytes: &[u8]) -> Option<Long> {
     })
 }
 
+/// The timeline that the first page names.
+#[must_use]
+pub fn timeline(bytes: &[u8]) -> Option<u32> {
+    header(bytes).map(|h| h.timeline)
+}
+
 /// Checks everything that can be checked of a whole segment: pages, cluster, timelines and every record in it.
 ///
 /// # Errors

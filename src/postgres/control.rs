@@ -31,6 +31,45 @@ pub enum State {
     Production,
 }
 
+impl State {
+    /// As `pg_controldata` says it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            State::StartingUp => "starting up",
+            State::ShutDown => "shut down",
+            State::ShutDownInRecovery => "shut down in recovery",
+            State::ShuttingDown => "shutting down",
+            State::CrashRecovery => "in crash recovery",
+            State::ArchiveRecovery => "in archive recovery",
+            State::Production => "in production",
+        }
+    }
+
+    /// Whether Postgres stopped in order, so that its WAL is closed and marked as ready to be archived.
+    #[must_use]
+    pub const fn stopped_in_order(self) -> bool {
+        match self {
+            State::ShutDown | State::ShutDownInRecovery => true,
+            State::StartingUp
+            | State::ShuttingDown
+            | State::CrashRecovery
+            | State::ArchiveRecovery
+            | State::Production => false,
+        }
+    }
+
+    const ALL: [State; 7] = [
+        State::StartingUp,
+        State::ShutDown,
+        State::ShutDownInRecovery,
+        State::ShuttingDown,
+        State::CrashRecovery,
+        State::ArchiveRecovery,
+        State::Production,
+    ];
+}
+
 /// Settings that a recovery may not find smaller than they were on the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floors {
@@ -57,6 +96,8 @@ pub struct Control {
     pub state: State,
     /// Timeline of the latest checkpoint.
     pub timeline: Timeline,
+    /// Timeline up to which a recovery must lead at least; 0 when none is under way.
+    pub recovery_timeline: Timeline,
     /// The latest checkpoint.
     pub checkpoint: Lsn,
     /// Where redo of it begins.
@@ -110,22 +151,16 @@ pub fn read(bin: &Bin, pgdata: &Path) -> Result<Control, Failure> {
 pub fn parse(text: &str) -> Result<Control, String> {
     let lines =
         Lines(text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.trim(), v.trim())).collect());
-    let state = match lines.text("Database cluster state")? {
-        "starting up" => State::StartingUp,
-        "shut down" => State::ShutDown,
-        "shut down in recovery" => State::ShutDownInRecovery,
-        "shutting down" => State::ShuttingDown,
-        "in crash recovery" => State::CrashRecovery,
-        "in archive recovery" => State::ArchiveRecovery,
-        "in production" => State::Production,
-        other => return Err(format!("`Database cluster state` is `{other}`")),
-    };
+    let said = lines.text("Database cluster state")?;
+    let state = State::ALL.into_iter().find(|state| state.words() == said);
+    let state = state.ok_or_else(|| format!("`Database cluster state` is `{said}`"))?;
     let size: u64 = lines.get("Bytes per WAL segment")?;
     Ok(Control {
         system_identifier: lines.get("Database system identifier")?,
         catalog: lines.get("Catalog version number")?,
         state,
         timeline: Timeline(lines.get("Latest checkpoint's TimeLineID")?),
+        recovery_timeline: Timeline(lines.get("Min recovery ending loc's timeline")?),
         checkpoint: lines.get("Latest checkpoint location")?,
         redo: lines.get("Latest checkpoint's REDO location")?,
         wal_segment_size: SegmentSize::try_from(size).map_err(|e| e.to_string())?,
@@ -166,6 +201,7 @@ Latest checkpoint location:           0/3000060
 Latest checkpoint's REDO location:    0/3000028
 Latest checkpoint's REDO WAL file:    000000010000000000000003
 Latest checkpoint's TimeLineID:       1
+Min recovery ending loc's timeline:   0
 max_connections setting:              100
 max_worker_processes setting:         8
 max_wal_senders setting:              10

@@ -1,6 +1,7 @@
 //! Postgres: its names, its files, its configuration, its life outside `supafly run`.
 
 pub mod account;
+mod adopt;
 pub mod bin;
 pub mod conf;
 pub mod control;
@@ -12,6 +13,7 @@ pub mod private;
 mod role;
 pub(crate) mod tree;
 
+pub(crate) use adopt::refusal;
 pub(crate) use initdb::said;
 pub use role::datadir_role;
 pub(crate) use role::{Place, write_configuration};

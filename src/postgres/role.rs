@@ -8,7 +8,7 @@ use super::bin::{self, Bin};
 use super::conf::{self, Archive};
 use super::control::{self, Control, Floors};
 use super::datadir::{Decision, There, decide};
-use super::{hba, initdb, tree};
+use super::{adopt, hba, initdb, tree};
 use crate::config::{Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use crate::owner::{Cluster, Identity, cluster, durable};
@@ -127,6 +127,10 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
             None => return Err(Failure::refused("a restore needs the store: set SUPAFLY_STORE as it was")),
         },
         Decision::Adopt => {
+            if let Some((store, epoch)) = &own {
+                adopt::newest_of_its_epoch(&place, store, *epoch)?;
+            }
+            failpoint::hit("datadir.after-compare");
             remove_stale_pid(&pgdata)?;
             tree::remove(&place.staging())?;
         }
