@@ -240,6 +240,10 @@ impl Backups {
             "no backup engine is installed: set SUPAFLY_WALG, or put wal-g or walrus into PATH".to_owned()
         })?;
         *lock(&self.label) = Some(engine.label());
+        // A base backup of an old copy of the volume would be the newest that a restore finds.
+        if let Ok(archive) = keeper.archive() {
+            archive.adoption.newest().await.map_err(|e| e.to_string())?;
+        }
         failpoint::hit("keeper.backup-started");
         let watched = Arc::clone(keeper);
         let progress: Progress = Arc::new(move |text| {

@@ -107,10 +107,25 @@ impl Life {
     }
 }
 
-/// How the drain ended.
+/// How Postgres had ended when the drain began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// There is no data directory.
+    NoData,
+    /// In order: what was not archived is closed and marked as ready.
+    InOrder,
+    /// Not in order, or it is not known; in words.
+    Not(String),
+}
+
+/// How the drain ended. A Postgres that was killed leaves its last segment open and without a mark, so that nothing in
+/// `pg_wal` shows it: only the control file says that there is more.
 #[must_use]
-pub fn drained(unarchived: usize) -> Exit {
-    if unarchived == 0 { Exit::Clean } else { Exit::NotArchived }
+pub fn drained(unarchived: usize, stopped: &Stopped) -> Exit {
+    match stopped {
+        Stopped::NoData | Stopped::InOrder if unarchived == 0 => Exit::Clean,
+        Stopped::NoData | Stopped::InOrder | Stopped::Not(_) => Exit::NotArchived,
+    }
 }
 
 /// What the watch on Postgres saw last.
@@ -284,7 +299,18 @@ mod tests {
         for seen in [Seen::Down, Seen::Silent("x".into()), Seen::Recovering] {
             assert!(!health(&seen, None).0);
         }
-        assert_eq!(drained(0), Exit::Clean);
-        assert_eq!(drained(1), Exit::NotArchived);
+    }
+
+    #[test]
+    fn a_drain_is_clean_only_when_nothing_is_left_and_postgres_had_stopped_in_order() {
+        for (unarchived, stopped, exit) in [
+            (0, Stopped::InOrder, Exit::Clean),
+            (0, Stopped::NoData, Exit::Clean),
+            (1, Stopped::InOrder, Exit::NotArchived),
+            (1, Stopped::NoData, Exit::NotArchived),
+            (0, Stopped::Not("in production".into()), Exit::NotArchived),
+        ] {
+            assert_eq!(drained(unarchived, &stopped), exit, "{unarchived} {stopped:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! for Postgres's user. Keeper is ready as soon as its socket answers, whether or not the store does: Postgres must
 //! be able to start through an outage. `decide.rs` has every decision as a pure function; the rest carries it out.
 
+mod adoption;
 mod backup;
 mod bounded;
 pub mod client;

@@ -3,8 +3,9 @@
 //! Postgres asks for one file at a time and waits; so while it waits, the next ready files are uploaded too, and when
 //! their turn comes the answer is a comparison of checksums. A file counts as settled only after its object is durable
 //! *and* a later read has found no successor of our epoch. What fails is simply asked for again: create-only writes
-//! make that safe.
+//! make that safe. Nothing is stored before the data directory was compared with the archive (`adoption.rs`).
 
+use super::adoption::Adoption;
 use super::decide;
 use super::lineage::Lineage;
 use super::lock;
@@ -76,6 +77,7 @@ pub(super) struct Outbox {
     epoch: Epoch,
     ownership: Arc<Ownership>,
     lineage: Arc<Lineage>,
+    adoption: Arc<Adoption>,
     keys: RandomState,
     state: Mutex<State>,
 }
@@ -91,8 +93,10 @@ impl Outbox {
         epoch: Epoch,
         ownership: Arc<Ownership>,
         lineage: Arc<Lineage>,
+        adoption: Arc<Adoption>,
     ) -> Outbox {
-        Outbox { store, epoch, ownership, lineage, keys: RandomState::new(), state: Mutex::default() }
+        let (keys, state) = (RandomState::new(), Mutex::default());
+        Outbox { store, epoch, ownership, lineage, adoption, keys, state }
     }
 
     /// Archives an open file. Ok: durable, and confirmed after that.
@@ -130,6 +134,7 @@ impl Outbox {
         if let Some(by) = self.ownership.lost() {
             return Err(Refused::Alarm(NotConfirmed::Lost(by).to_string()));
         }
+        self.adoption.newest().await?;
         let shape = self.lineage.shape().await.map_err(|e| Refused::Again(e.to_string()))?;
         let slot = Arc::clone(lock(&self.state).slots.entry(file.clone()).or_default());
         let mut known = slot.lock().await;

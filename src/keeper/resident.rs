@@ -1,7 +1,8 @@
 //! Keeper's life: begin, serve, tick, stop. Every task runs on one thread and is started here.
 
+use super::adoption::{self, Adoption, Look};
 use super::backup::{self, Backups, Find};
-use super::decide::{self, Life, Seen};
+use super::decide::{self, Life, Seen, Stopped};
 use super::inbox::Inbox;
 use super::lineage::Lineage;
 use super::outbox::{self, Outbox, Refused};
@@ -12,7 +13,7 @@ use super::{boottime, lock, server};
 use crate::archive::AHEAD;
 use crate::archive::push::on_a_thread;
 use crate::config::{Settings, StoreUrl};
-use crate::control::client;
+use crate::control::client::{self, Health, Report};
 use crate::exit::{Exit, Failure};
 use crate::owner::{Epoch, Identity, Origin};
 use crate::postgres::lsn::WalFile;
@@ -43,6 +44,7 @@ pub(super) struct Archive {
     pub(super) outbox: Arc<Outbox>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) backups: Backups,
+    pub(super) adoption: Arc<Adoption>,
 }
 
 /// Keeper.
@@ -61,16 +63,26 @@ pub(super) struct Keeper {
 }
 
 impl Archive {
-    pub(super) fn new(store: &Store, epoch: Epoch, origin: Origin, find: Find) -> Archive {
+    pub(super) fn new(
+        store: &Store,
+        epoch: Epoch,
+        origin: Origin,
+        find: Find,
+        pgdata: PathBuf,
+        look: Look,
+    ) -> Archive {
         let ownership = Arc::new(Ownership::new(store.clone(), epoch));
         let lineage = Arc::new(Lineage::new(store.clone(), epoch, origin));
-        let outbox = Outbox::new(store.clone(), epoch, Arc::clone(&ownership), Arc::clone(&lineage));
+        let adoption = Arc::new(Adoption::new(store.clone(), epoch, pgdata, look));
+        let (owner, kept) = (Arc::clone(&ownership), Arc::clone(&adoption));
+        let outbox = Outbox::new(store.clone(), epoch, owner, Arc::clone(&lineage), kept);
         Archive {
             epoch,
             ownership,
             outbox: Arc::new(outbox),
             inbox: Arc::new(Inbox::new(store.clone(), Arc::clone(&lineage))),
             backups: Backups::new(store.clone(), epoch, lineage, find),
+            adoption,
         }
     }
 }
@@ -142,6 +154,10 @@ impl Keeper {
             let life = *self.life.borrow();
             if let Ok(archive) = self.archive() {
                 archive.inbox.forget_idle(IDLE);
+                if matches!(seen, Seen::Writing { .. }) && archive.adoption.due() {
+                    let keeper = Arc::clone(&self);
+                    tokio::spawn(async move { keeper.compare().await });
+                }
                 if life == Life::Serving {
                     for pg_wal in lock(&self.live).clone() {
                         archive.outbox.run_ahead(&pg_wal, None);
@@ -160,12 +176,31 @@ impl Keeper {
         }
     }
 
+    /// Compares the data directory with the archive; a finding is reported at once.
+    async fn compare(&self) {
+        if let Ok(archive) = self.archive()
+            && archive.adoption.newest().await.is_err()
+        {
+            self.news.notify_one();
+        }
+    }
+
+    /// What is told to PID 1.
+    pub(super) fn told(&self) -> Report {
+        let mut report = report::report(&self.facts());
+        if let Some(why) = self.archive().ok().and_then(|archive| archive.adoption.rolled_back()) {
+            report.health = Some(Health { ok: false, reason: why.clone() });
+            report.fence.get_or_insert(why);
+        }
+        report
+    }
+
     async fn report(&self) {
-        let (run, report) = (self.settings.run.clone(), report::report(&self.facts()));
+        let (run, report) = (self.settings.run.clone(), self.told());
         let fenced = report.fence.is_some();
         match on_a_thread(move || client::report(&run, &report)).await {
             Ok(Ok(())) => {}
-            Ok(Err(e)) if fenced => tracing::error!(error = %e, "the loss of ownership cannot be reported"),
+            Ok(Err(e)) if fenced => tracing::error!(error = %e, "that we must be fenced cannot be reported"),
             Ok(Err(e)) => tracing::debug!(error = %e, "facts cannot be reported"),
             Err(e) => tracing::warn!(error = e, "facts cannot be reported"),
         }
@@ -180,7 +215,7 @@ impl Keeper {
             standing: archive.ownership.standing(),
             last: archive.outbox.last().map(|l| (l.name, l.at.elapsed(), l.end.map(|e| e.0))),
             ready: outbox::ready(&self.pg_wal()).map(|r| r.len()).map_err(|e| e.to_string()),
-            trouble: archive.outbox.trouble(),
+            trouble: archive.adoption.trouble().or_else(|| archive.outbox.trouble()),
             waiting: archive.inbox.waiting().map(report::waiting),
             protection: archive.backups.protection(),
             engine: archive.backups.label(),
@@ -188,11 +223,21 @@ impl Keeper {
         Facts { now: self.now(), boottime: boottime(), seen: lock(&self.seen).clone(), store }
     }
 
-    /// Ships what Postgres has left ready, until everything is durable or the time is up.
+    /// Ships what Postgres has left ready, until everything is durable or the time is up. Killed in it, what was shipped
+    /// is in the archive and the rest on the volume: the next boot on it goes on, whatever was said about it.
     pub(super) async fn drain(&self, share: Duration) -> Exit {
         self.life.send_replace(Life::Draining);
         let Ok(archive) = self.archive() else { return Exit::Clean };
         let deadline = Instant::now() + share.saturating_sub(RESERVE);
+        let stopped = tokio::time::timeout_at(deadline, archive.adoption.stopped()).await;
+        let stopped = stopped.unwrap_or_else(|_| Stopped::Not("its control file was not read in time".to_owned()));
+        if let Stopped::Not(why) = &stopped {
+            tracing::error!(
+                why,
+                "Postgres did not stop in order: the end of its WAL was never closed and is not in the archive. Keep the \
+                 volume: the next boot on it recovers what is there and archives it"
+            );
+        }
         let live = lock(&self.live).clone();
         let places: BTreeSet<PathBuf> = live.iter().cloned().chain([self.pg_wal()]).collect();
         let mut unarchived = 0;
@@ -215,7 +260,7 @@ impl Keeper {
         if unarchived > 0 {
             tracing::error!(unarchived, "stopped with WAL that is not in the archive: keep the volume");
         }
-        decide::drained(unarchived)
+        decide::drained(unarchived, &stopped)
     }
 }
 
@@ -266,7 +311,8 @@ fn archive_of(settings: &Settings) -> Result<Result<Archive, String>, Failure> {
                 ))
             })?;
             let store = store::open(settings)?;
-            Ok(Ok(Archive::new(&store, epoch, identity.origin, backup::finder(settings))))
+            let (find, look) = (backup::finder(settings), adoption::look(settings));
+            Ok(Ok(Archive::new(&store, epoch, identity.origin, find, settings.pgdata(), look)))
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::archive::testkit::real;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::owner::{Cluster, Epoch, Origin, cluster};
-use crate::postgres::lsn::WalFile;
+use crate::postgres::control::{Control, Floors, State};
+use crate::postgres::lsn::{Lsn, Timeline, WalFile};
 use crate::store::memory::{Fate, Memory};
 use crate::store::{Backend, Entry, Kind, Store, StoreError};
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -93,6 +94,7 @@ struct Home {
     settings: Settings,
     memory: Memory,
     hangs: Arc<AtomicBool>,
+    control: Arc<Mutex<Option<Control>>>,
     keeper: Arc<Keeper>,
     server: JoinHandle<()>,
 }
@@ -134,11 +136,35 @@ impl Home {
             engine: "wal-g".to_owned(),
         };
         cluster::write(&store, epoch, &shape).await.unwrap();
-        let archive = Archive::new(&store, epoch, origin, Box::new(|| Ok(Some(Arc::new(Broken)))));
+        let control: Arc<Mutex<Option<Control>>> = Arc::default();
+        let read = Arc::clone(&control);
+        let look = Arc::new(move || read.lock().unwrap().clone().ok_or("no control file".to_owned()));
+        let find = Box::new(|| Ok(Some(Arc::new(Broken) as Arc<dyn Engine>)));
+        let archive = Archive::new(&store, epoch, origin, find, settings.pgdata(), look);
         let keeper = Arc::new(Keeper::new(settings.clone(), Ok(archive)));
         let listener = server::listen(&settings.keeper_socket()).unwrap();
         let server = tokio::spawn(server::serve(Arc::clone(&keeper), listener));
-        Home { _directory: directory, settings, memory, hangs, keeper, server }
+        Home { _directory: directory, settings, memory, hangs, control, keeper, server }
+    }
+
+    /// The data directory is there, and its control file says so: redo lies in this segment.
+    fn control(&self, state: State, redo: usize) {
+        let global = self.settings.pgdata().join("global");
+        std::fs::create_dir_all(&global).unwrap();
+        std::fs::write(global.join("pg_control"), "read by the test itself").unwrap();
+        let redo = Lsn(real().segments[redo].segment.start(real().size).0 + 40);
+        *self.control.lock().unwrap() = Some(Control {
+            system_identifier: real().system,
+            catalog: 0,
+            state,
+            timeline: Timeline(1),
+            recovery_timeline: Timeline(0),
+            checkpoint: redo,
+            redo,
+            wal_segment_size: real().size,
+            checksums: true,
+            floors: Floors::default(),
+        });
     }
 
     /// Puts real segments into `pg_wal`, ready to be archived.
@@ -398,6 +424,112 @@ async fn the_drain_ships_what_postgres_left_ready_but_nothing_of_a_directory_tha
     home.keeper.alive(&home.settings.pgdata().join("pg_wal"));
     assert_eq!(home.keeper.drain(EVER).await, Exit::Clean);
     assert!((0..3).all(|index| home.stored(index)));
+}
+
+#[tokio::test]
+async fn a_drain_is_not_clean_when_postgres_had_not_stopped_in_order_although_nothing_is_left_ready() {
+    let home = Home::new(Origin::Fresh).await;
+    for (state, expected) in [
+        (State::ShutDown, Exit::Clean),
+        (State::ShutDownInRecovery, Exit::Clean),
+        (State::Production, Exit::NotArchived),
+        (State::CrashRecovery, Exit::NotArchived),
+        (State::ShuttingDown, Exit::NotArchived),
+    ] {
+        home.control(state, 0);
+        assert_eq!(home.keeper.drain(EVER).await, expected, "{state:?}");
+    }
+    *home.control.lock().unwrap() = None;
+    assert_eq!(home.keeper.drain(EVER).await, Exit::NotArchived, "what cannot be read is not known to be archived");
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_volume_stores_nothing_takes_no_backup_and_asks_to_be_fenced() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..2);
+    home.control(State::Production, 1);
+    // The archive went on: the third segment is not in pg_wal.
+    (0..3).for_each(|index| home.plant(index));
+    let before = home.memory.objects();
+    for index in [0, 1] {
+        let answer = home.push(index).await;
+        assert_eq!(exit(&answer), Exit::No);
+        let why = answer.unwrap_err().message;
+        assert!(why.contains(&real().name(2)) && why.contains("SUPAFLY_TAKEOVER=1"), "{why}");
+    }
+    let settings = home.settings.clone();
+    let backup = tokio::task::spawn_blocking(move || super::client::backup_now(&settings, true)).await.unwrap();
+    assert!(backup.unwrap_err().message.contains("older than what its own epoch"));
+    assert_eq!(home.memory.objects(), before);
+    let told = home.keeper.told();
+    assert!(told.fence.is_some_and(|why| why.contains("older than what its own epoch")));
+    assert!(told.health.is_some_and(|health| !health.ok));
+    assert!(home.row("archive").starts_with("alarm: "), "{}", home.row("archive"));
+    home.keeper.alive(&home.settings.pgdata().join("pg_wal"));
+    assert_eq!(home.keeper.drain(EVER).await, Exit::NotArchived);
+    assert_eq!(home.memory.objects(), before);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_only_begun_here_and_whole_in_the_archive_proves_an_older_copy() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..1);
+    home.control(State::ShutDown, 1);
+    let mut begun = real().segments[1].bytes.clone();
+    begun[50_000..].fill(0);
+    std::fs::write(home.path(1), begun).unwrap();
+    assert_eq!(exit(&home.push(0).await), Exit::Clean, "nothing at or behind redo is archived");
+    let copy = Home::new(Origin::Fresh).await;
+    copy.ready(0..1);
+    copy.control(State::ShutDown, 1);
+    std::fs::copy(home.path(1), copy.path(1)).unwrap();
+    copy.plant(1);
+    let answer = copy.push(0).await;
+    assert_eq!(exit(&answer), Exit::No);
+    assert!(answer.unwrap_err().message.contains("other content"), "{:?}", copy.row("archive"));
+    // An object that is damaged is no proof against a volume.
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..2);
+    home.control(State::Production, 1);
+    home.memory.plant(&home.key(1), codec::pack(b"damaged").unwrap());
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    assert_eq!(exit(&home.push(1).await), Exit::No, "and is never overwritten");
+}
+
+#[tokio::test]
+async fn an_owner_that_could_not_compare_stores_nothing_before_it_has_and_then_goes_on() {
+    let home = Home::new(Origin::Fresh).await;
+    home.ready(0..3);
+    home.control(State::Production, 0);
+    home.plant(0);
+    home.plant(2);
+    for (operation, fails) in [("list", "/wal_005/"), ("get", "/wal_005/0")] {
+        home.memory.faults(move |op, key| {
+            if op == operation && key.contains(fails) { Fate::Fail(Kind::Denied) } else { Fate::Pass }
+        });
+        assert_eq!(exit(&home.push(1).await), Exit::No, "{operation}");
+        assert!(!home.stored(1), "{operation}");
+        assert!(home.row("archive").contains("not compared"), "{}", home.row("archive"));
+        assert_eq!(home.keeper.told().fence, None);
+    }
+    home.memory.faults(|_, _| Fate::Pass);
+    for index in 0..3 {
+        assert_eq!(exit(&home.push(index).await), Exit::Clean, "{index}");
+    }
+    assert!(home.row("archive").starts_with("ok: "), "{}", home.row("archive"));
+}
+
+#[tokio::test]
+async fn behind_a_file_that_a_person_must_look_at_nothing_is_stored() {
+    let home = Home::new(Origin::Fresh).await;
+    home.memory.plant(&home.key(0), codec::pack(b"another history").unwrap());
+    home.ready(0..3);
+    assert_eq!(exit(&home.push(0).await), Exit::No);
+    let outbox = Arc::clone(&home.keeper.archive().unwrap().outbox);
+    let before = home.memory.objects();
+    outbox.run_ahead(&home.settings.pgdata().join("pg_wal"), None);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(home.memory.objects(), before);
 }
 
 #[tokio::test]
