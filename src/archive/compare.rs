@@ -150,7 +150,8 @@ async fn same(
     let file = WalFile::Segment(segment.name(position.size));
     let (begun, mut tries) = (Instant::now(), Tries::default());
     let archived = loop {
-        let e = match fetch::fetch(store, &[Link::whole(epoch)], &file, position.size, position.system).await {
+        let e = match fetch::fetch(store, &[Link::whole(epoch)], &file, position.size, position.system).await
+        {
             Ok(Fetched::Bytes(bytes)) => break bytes,
             // It was listed a moment ago, and nobody deletes here: the store contradicts itself.
             Ok(Fetched::Absent) => {

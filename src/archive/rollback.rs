@@ -64,10 +64,15 @@ impl Archived {
         let mut archived = Archived::default();
         for key in keys {
             match names::stored(key) {
-                Some(Stored::Readable(WalFile::Segment(name), _) | Stored::Foreign(WalFile::Segment(name))) => {
+                Some(
+                    Stored::Readable(WalFile::Segment(name), _) | Stored::Foreign(WalFile::Segment(name)),
+                ) => {
                     archived.segments.extend(Segment::parse(&name, size).ok());
                 }
-                Some(Stored::Readable(WalFile::History(timeline), _) | Stored::Foreign(WalFile::History(timeline))) => {
+                Some(
+                    Stored::Readable(WalFile::History(timeline), _)
+                    | Stored::Foreign(WalFile::History(timeline)),
+                ) => {
                     archived.histories.insert(timeline);
                 }
                 // A `.partial` is the end of a timeline that was left; a `.backup` is a note.
@@ -122,7 +127,10 @@ impl fmt::Display for RolledBack {
                 write!(f, "the archive has timeline {archived}, this data directory is on timeline {own}")
             }
             RolledBack::Segment { name, redo, found } => {
-                write!(f, "the archive has WAL segment {name}, and pg_wal, which must hold every segment from {redo} on, ")?;
+                write!(
+                    f,
+                    "the archive has WAL segment {name}, and pg_wal, which must hold every segment from {redo} on, "
+                )?;
                 match found {
                     Local::Absent => f.write_str("does not"),
                     Local::Other(what) => write!(f, "has another file of that name ({what})"),

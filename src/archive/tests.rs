@@ -256,7 +256,10 @@ async fn a_timeline_later_than_the_one_restored_along_does_not_exist_for_us_also
     plant(&memory, 1, &segment, &real.segments[0].bytes);
     let branch = parent(1, Lsn(u64::MAX));
     for file in [&file, &segment] {
-        assert!(matches!(look(&store, &[own(2), branch], file).await, Ok(Fetched::Bytes(_))), "an old lineage");
+        assert!(
+            matches!(look(&store, &[own(2), branch], file).await, Ok(Fetched::Bytes(_))),
+            "an old lineage"
+        );
         let bounded = Link { newest: Some(Timeline(1)), ..branch };
         assert_eq!(look(&store, &[own(2), bounded], file).await.unwrap(), Fetched::Absent, "{file}");
         // A bound of a child holds for every epoch beneath it.

@@ -51,7 +51,10 @@ pub(super) struct Adoption {
 
 impl fmt::Debug for Adoption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Adoption").field("epoch", &self.epoch).field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Adoption")
+            .field("epoch", &self.epoch)
+            .field("known", &self.known)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,20 +97,24 @@ impl Adoption {
                 tracing::error!("{why}");
                 Known::RolledBack(why)
             }
-            Err(e) => Known::Nothing(Some(format!("not compared with the archive yet, nothing is stored before: {e}"))),
+            Err(e) => Known::Nothing(Some(format!(
+                "not compared with the archive yet, nothing is stored before: {e}"
+            ))),
         };
         let answer = answer(&known);
         *lock(&self.known) = known;
         answer.unwrap_or(Ok(()))
     }
 
+    /// Whether there is a data directory. One that may not even be looked into counts as none: `datadir`, which may,
+    /// has compared it, and its WAL still comes by open descriptors.
     fn data(&self) -> bool {
         self.pgdata.join("global/pg_control").exists()
     }
 
     /// How the Postgres of the data directory has ended.
     pub(super) async fn stopped(&self) -> Stopped {
-        if !self.data() {
+        if let Ok(false) = self.pgdata.join("global/pg_control").try_exists() {
             return Stopped::NoData;
         }
         let look = Arc::clone(&self.look);

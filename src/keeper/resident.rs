@@ -230,7 +230,8 @@ impl Keeper {
         let Ok(archive) = self.archive() else { return Exit::Clean };
         let deadline = Instant::now() + share.saturating_sub(RESERVE);
         let stopped = tokio::time::timeout_at(deadline, archive.adoption.stopped()).await;
-        let stopped = stopped.unwrap_or_else(|_| Stopped::Not("its control file was not read in time".to_owned()));
+        let stopped =
+            stopped.unwrap_or_else(|_| Stopped::Not("its control file was not read in time".to_owned()));
         if let Stopped::Not(why) = &stopped {
             tracing::error!(
                 why,

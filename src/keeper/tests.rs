@@ -21,8 +21,8 @@ use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -440,7 +440,11 @@ async fn a_drain_is_not_clean_when_postgres_had_not_stopped_in_order_although_no
         assert_eq!(home.keeper.drain(EVER).await, expected, "{state:?}");
     }
     *home.control.lock().unwrap() = None;
-    assert_eq!(home.keeper.drain(EVER).await, Exit::NotArchived, "what cannot be read is not known to be archived");
+    assert_eq!(
+        home.keeper.drain(EVER).await,
+        Exit::NotArchived,
+        "what cannot be read is not known to be archived"
+    );
 }
 
 #[tokio::test]
@@ -458,7 +462,8 @@ async fn an_older_copy_of_the_volume_stores_nothing_takes_no_backup_and_asks_to_
         assert!(why.contains(&real().name(2)) && why.contains("SUPAFLY_TAKEOVER=1"), "{why}");
     }
     let settings = home.settings.clone();
-    let backup = tokio::task::spawn_blocking(move || super::client::backup_now(&settings, true)).await.unwrap();
+    let backup =
+        tokio::task::spawn_blocking(move || super::client::backup_now(&settings, true)).await.unwrap();
     assert!(backup.unwrap_err().message.contains("older than what its own epoch"));
     assert_eq!(home.memory.objects(), before);
     let told = home.keeper.told();

@@ -171,15 +171,22 @@ mod tests {
     #[tokio::test]
     async fn a_bound_holds_for_every_epoch_beneath_it() {
         let store = Store::new(Arc::new(Memory::default()));
-        for (epoch, of) in [(4, lineage(3, 0x900, Some(3))), (3, lineage(2, 0xA00, None)), (2, lineage(1, 0x700, Some(5)))]
+        for (epoch, of) in
+            [(4, lineage(3, 0x900, Some(3))), (3, lineage(2, 0xA00, None)), (2, lineage(1, 0x700, Some(5)))]
         {
             write(&store, Epoch(epoch), &of).await.unwrap();
         }
         let links = chain(&store, Epoch(4)).await.unwrap();
-        let bounds: Vec<_> = links.iter().map(|l| (l.epoch.0, l.until.map(|u| u.0), l.newest.map(|t| t.0))).collect();
+        let bounds: Vec<_> =
+            links.iter().map(|l| (l.epoch.0, l.until.map(|u| u.0), l.newest.map(|t| t.0))).collect();
         assert_eq!(
             bounds,
-            [(4, None, None), (3, Some(0x900), Some(3)), (2, Some(0x900), Some(3)), (1, Some(0x700), Some(3))]
+            [
+                (4, None, None),
+                (3, Some(0x900), Some(3)),
+                (2, Some(0x900), Some(3)),
+                (1, Some(0x700), Some(3))
+            ]
         );
         let parent = links[1];
         assert!(parent.counts(Timeline(3), Lsn(0x8FF)) && !parent.counts(Timeline(3), Lsn(0x900)));

@@ -63,7 +63,10 @@ pub(super) fn newest_of_its_epoch(place: &Place<'_>, store: &Store, epoch: Epoch
         });
         let why = match looked {
             Some(Ok(Ok(()))) => {
-                tracing::info!(took_ms = begun.elapsed().as_millis(), "the data directory has all that epoch {epoch} archived");
+                tracing::info!(
+                    took_ms = begun.elapsed().as_millis(),
+                    "the data directory has all that epoch {epoch} archived"
+                );
                 return Ok(());
             }
             Some(Ok(Err(found))) => {
@@ -82,7 +85,10 @@ pub(super) fn newest_of_its_epoch(place: &Place<'_>, store: &Store, epoch: Epoch
         };
         let waits = place.settings.mode == Mode::Strict || begun.elapsed() + pause < PATIENCE;
         let text = if waits {
-            format!("waits for the store, {} s (to compare with the archive: {why})", begun.elapsed().as_secs())
+            format!(
+                "waits for the store, {} s (to compare with the archive: {why})",
+                begun.elapsed().as_secs()
+            )
         } else {
             format!(
                 "goes on as the owner of epoch {epoch}, not compared with the archive ({why}), because mode is available; \

@@ -177,6 +177,26 @@ fn no_fault_of_a_fetch_ends_a_recovery_early() {
 }
 
 #[test]
+fn a_restore_asks_again_when_its_look_at_the_last_segment_is_damaged_or_refused() {
+    let bucket = Bucket::behind_proxy();
+    let last = lost_machine(&bucket);
+    let mut second = heir(&bucket);
+    // The first segment that is read is the last one of the archive, before anything is fetched.
+    let get = |fault| Rule::new(fault).method("GET").key("/e0000000001/wal_005/00000001000");
+    bucket.proxy().rules([get(Fault::Flipped).times(2), get(Fault::Forbidden).times(2)]);
+    second.boot();
+    second.wait_ready();
+    let said = second.log();
+    assert!(
+        said.contains("asks the store again") && said.contains("must not be given to Postgres"),
+        "{said}"
+    );
+    assert!(said.contains("AccessDenied"), "{said}");
+    ledger::assert_rows(|s| second.sql(s), last);
+    second.cut_power();
+}
+
+#[test]
 fn a_lasting_fault_of_a_fetch_never_opens_a_database_and_the_next_boot_has_every_row() {
     let bucket = Bucket::behind_proxy();
     let last = lost_machine(&bucket);

@@ -13,6 +13,7 @@
 mod support;
 
 mod bad_input;
+mod copied;
 mod dev;
 mod faults;
 mod kill;

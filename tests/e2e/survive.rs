@@ -125,6 +125,65 @@ fn a_segment_that_the_power_cut_caught_in_flight_ends_the_history_before_it() {
     assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
 }
 
+#[test]
+fn a_timeline_that_a_zombie_begins_inside_the_branch_segment_takes_no_row_away() {
+    let bucket = Bucket::start(Kind::File);
+    let mut first = Machine::new(&bucket.env());
+    first.boot();
+    first.wait_ready();
+    first.wait_protected();
+    ledger::create_table(&first);
+    let writer = Writer::start(&first, 50, Duration::ZERO);
+    until("some archived segments", Duration::from_secs(60), || {
+        (bucket.archived_end(1) >= Lsn(5 * SegmentSize::DEFAULT.bytes())).then_some(())
+    });
+    first.cut_power();
+    let ledger = writer.finish();
+    let end = bucket.archived_end(1);
+    let last = ledger::must_survive(&ledger, end);
+    assert!(last > 0);
+
+    // The heir has branched off, and is killed before it has a base backup of its own.
+    let mut second = Machine::new(&bucket.env());
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
+    second.env.insert("SUPAFLY_FAILPOINT".into(), "restore.after-lineage:hang".into());
+    second.boot();
+    second.wait("the branch", |m| m.log().contains("hung by a failpoint").then_some(()));
+    second.cut_power();
+    second.env.remove("SUPAFLY_FAILPOINT");
+    let lineage: serde_json::Value = serde_json::from_slice(&bucket.get("e0000000002/lineage.json")).unwrap();
+    assert_eq!(lineage["timeline"], 1, "{lineage}");
+    assert_eq!(lineage["branch"], end.to_string(), "{lineage}");
+
+    // The former owner, which does not know, restores itself within its own epoch: its timeline 2 leaves timeline 1 at
+    // the beginning of the very last segment, below the branch.
+    let size = SegmentSize::DEFAULT;
+    let branch = Segment { timeline: Timeline(1), number: end.0 / size.bytes() - 1 };
+    let at = Lsn(branch.start(size).0 + 40);
+    let history = format!("1\t{at}\tno recovery target specified\n");
+    let pack = |bytes: &[u8]| supafly::archive::codec::pack(bytes).unwrap();
+    bucket.create("e0000000001/wal_005/00000002.history.zst", pack(history.as_bytes()));
+    let bytes = bucket.get(&format!("e0000000001/wal_005/{}.zst", branch.name(size)));
+    let zombie = Segment { timeline: Timeline(2), ..branch };
+    bucket.create(&format!("e0000000001/wal_005/{}.zst", zombie.name(size)), bytes);
+
+    second.boot();
+    second.wait_ready();
+    ledger::assert_rows(|s| second.sql(s), last);
+    let histories = bucket.keys("e0000000002/wal_005/");
+    assert!(histories.iter().any(|k| k.ends_with("/00000002.history.zst")), "{histories:?}");
+    second.wait_protected();
+    assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
+
+    // And once more, over both epochs.
+    let mut third = Machine::new(&bucket.env());
+    third.env.insert("SUPAFLY_TAKEOVER".into(), "2".into());
+    third.boot();
+    third.wait_ready();
+    ledger::assert_rows(|s| third.sql(s), last);
+    assert_eq!(third.stop().code(), Some(0), "{}", third.tail());
+}
+
 /// Restores an epoch with the engine and Postgres alone, as someone without supafly would, and lets `check` look at it.
 fn engine_alone(
     bucket: &Bucket,

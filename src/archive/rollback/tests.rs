@@ -110,7 +110,11 @@ impl World {
         let newest = self.archive.keys().map(|s| s.timeline).chain(self.histories.iter().copied()).max();
         let own = |s: &Segment| s.timeline.0 == disk.timeline;
         newest.is_none_or(|t| t.0 <= disk.timeline)
-            && self.archive.iter().filter(|(s, _)| own(s)).all(|(s, c)| disk.finished.get(&s.number) == Some(c))
+            && self
+                .archive
+                .iter()
+                .filter(|(s, _)| own(s))
+                .all(|(s, c)| disk.finished.get(&s.number) == Some(c))
     }
 
     fn step(&mut self, what: u8, which: usize) -> Result<(), TestCaseError> {
@@ -183,6 +187,19 @@ proptest! {
             prop_assert_eq!(world.judge(&world.disk), Ok(()));
         }
     }
+}
+
+#[test]
+fn of_two_copies_that_both_went_on_the_one_whose_segment_is_not_the_archives_is_refused() {
+    let mut world = World::new();
+    let mut other = world.disk.clone();
+    // Both were the owner in turn while nothing was archived; the other's redo lies behind what it wrote.
+    other.close(1);
+    other.checkpoint(false);
+    world.disk.close(2);
+    world.archive.insert(segment(1, 1), 2);
+    assert_eq!(world.judge(&world.disk), Ok(()));
+    assert!(matches!(world.judge(&other), Err(RolledBack::Content { .. })));
 }
 
 #[test]
