@@ -2,7 +2,7 @@
 //!
 //! Such a volume has the identity of the owner and is confirmed as the owner. It would serve old data, and write WAL
 //! under names that its own epoch has archived with other content. What Postgres guarantees tells it apart from every
-//! honest owner, however it died (`docs/adr/0006`):
+//! honest owner, however it died (`docs/adr/0010`):
 //!
 //! - WAL is synced before its segment becomes `.ready`, so nothing is archived that is not durable on the volume;
 //! - a segment is removed or recycled only when it lies wholly before the redo position that the control file already
