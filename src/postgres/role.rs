@@ -57,6 +57,8 @@ impl Place<'_> {
             socket_mode: 0o777,
             archive,
             floors,
+            // What cannot be found out bounds nothing more than the smallest volume does.
+            volume: tree::size(&self.settings.data).unwrap_or_default(),
         }
     }
 
