@@ -178,19 +178,19 @@ const RECOVERY: &[&str] = &[
     "promote_trigger_file",
 ];
 
-/// What a restored cluster keeps of a `postgresql.auto.conf`: everything that a user may set, without what is ours, what
-/// steers a recovery, and includes of files that are not there; and what was left out.
+/// What a restored cluster keeps of a `postgresql.auto.conf`: everything that a user may set, byte for byte, without what
+/// is ours, what steers a recovery, and includes of files that are not there; and what was left out.
 #[must_use]
-pub fn kept(auto: &str) -> (String, Vec<String>) {
-    let (mut text, mut left) = (String::new(), Vec::new());
-    for line in auto.lines() {
-        let name = line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+pub fn kept(auto: &[u8]) -> (Vec<u8>, Vec<String>) {
+    let (mut text, mut left) = (Vec::new(), Vec::new());
+    for line in auto.split_inclusive(|b| *b == b'\n') {
+        let said = String::from_utf8_lossy(line);
+        let name = said.trim().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
         let ours = OWNED.iter().chain(RECOVERY).any(|owned| *owned == name);
         if ours || name.starts_with("include") {
             left.push(name);
         } else {
-            text.push_str(line);
-            text.push('\n');
+            text.extend_from_slice(line);
         }
     }
     (text, left)
@@ -229,14 +229,15 @@ mod tests {
         let auto = "# Do not edit\nwork_mem = '8MB'\narchive_mode = 'off'\nmy.setting = 'a = b'\n\
                     restore_command='/bin/false'\nRecovery_Target_LSN = '0/5'\ninclude_if_exists 'x.conf'\n\
                     recovery_prefetch = 'off'\n";
-        let (text, left) = kept(auto);
-        assert_eq!(
-            text,
-            "# Do not edit\nwork_mem = '8MB'\nmy.setting = 'a = b'\nrecovery_prefetch = 'off'\n"
-        );
+        let (text, left) = kept(auto.as_bytes());
+        let kept_of_it = "# Do not edit\nwork_mem = '8MB'\nmy.setting = 'a = b'\nrecovery_prefetch = 'off'\n";
+        assert_eq!(String::from_utf8(text.clone()).unwrap(), kept_of_it);
         assert_eq!(left, ["archive_mode", "restore_command", "recovery_target_lsn", "include_if_exists"]);
-        assert!(owned_in(&text).is_empty());
+        assert!(owned_in(kept_of_it).is_empty());
         assert_eq!(kept(&text), (text, Vec::new()));
+        // A value in another encoding than ours is no reason to lose it.
+        let latin = b"search_path = 'caf\xe9'";
+        assert_eq!(kept(latin), (latin.to_vec(), Vec::new()));
     }
 
     #[test]

@@ -149,9 +149,9 @@ fn fetch(place: &Place<'_>, engine: &Engine, survey: &Survey, staging: &Path) ->
 const AUTO: &str = "postgresql.auto.conf";
 
 /// Takes what ALTER SYSTEM had set out of the fetched tree: the private Postgres must not listen or replay by it.
-fn set_aside(staging: &Path) -> Result<Option<String>, Failure> {
+fn set_aside(staging: &Path) -> Result<Option<Vec<u8>>, Failure> {
     let path = staging.join(AUTO);
-    let text = match fs::read_to_string(&path) {
+    let text = match fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(tree::failed(&path, "read it", &e)),
@@ -168,7 +168,7 @@ fn set_aside(staging: &Path) -> Result<Option<String>, Failure> {
     Ok(Some(kept))
 }
 
-fn put_back(place: &Place<'_>, staging: &Path, text: &str) -> Result<(), Failure> {
+fn put_back(place: &Place<'_>, staging: &Path, text: &[u8]) -> Result<(), Failure> {
     let path = staging.join(AUTO);
     fs::write(&path, text).map_err(|e| tree::failed(&path, "write this file", &e))?;
     tree::hand_over(&path, place.postgres)
