@@ -54,6 +54,13 @@ async fn an_older_copy_of_the_volume_stores_nothing_takes_no_backup_and_asks_to_
     assert!(told.fence.is_some_and(|why| why.contains("older than what its own epoch")));
     assert!(told.health.is_some_and(|health| !health.ok));
     assert!(home.row("archive").starts_with("alarm: "), "{}", home.row("archive"));
+    // The way out: what comes in the place of the old copy is looked at anew.
+    let global = home.settings.pgdata().join("global");
+    std::fs::rename(&global, global.with_file_name("away")).unwrap();
+    assert_eq!(exit(&home.push(0).await), Exit::Clean);
+    assert_eq!(home.keeper.told().fence, None);
+    std::fs::rename(global.with_file_name("away"), &global).unwrap();
+    assert_eq!(exit(&home.push(1).await), Exit::No);
     home.keeper.alive(&home.settings.pgdata().join("pg_wal"));
     assert_eq!(home.keeper.drain(EVER).await, Exit::NotArchived);
     assert_eq!(home.memory.objects(), before);
