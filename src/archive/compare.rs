@@ -37,6 +37,7 @@ pub enum CannotTell {
 const LOOKS: u32 = 5;
 /// A flipped bit on the way gets its few tries; an outage is the caller's to wait for.
 const PATIENCE: Duration = Duration::from_secs(5);
+const PIECE: usize = 1 << 20;
 
 /// Compares `pgdata`, whose control file `position` reads, with what `epoch` has archived.
 ///
@@ -172,11 +173,28 @@ async fn same(
         }
     };
     let path = pgdata.join("pg_wal").join(file.name());
-    let read = on_a_thread(move || match std::fs::read(&path) {
-        Ok(bytes) => Ok(bytes == archived),
+    let read = on_a_thread(move || match holds(&path, &archived) {
+        Ok(same) => Ok(same),
         // Ready before redo, and gone meanwhile: Postgres has heard that it is archived.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(e) => Err(format!("{}: cannot be read: {e}", path.display())),
     });
     read.await.and_then(|same| same).map_err(CannotTell::Volume)
+}
+
+/// Whether a file has exactly these bytes; read piece by piece, because a segment may be large.
+fn holds(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() != bytes.len() as u64 {
+        return Ok(false);
+    }
+    let mut piece = vec![0; PIECE];
+    for expected in bytes.chunks(PIECE) {
+        let Some(read) = piece.get_mut(..expected.len()) else { return Ok(false) };
+        file.read_exact(read)?;
+        if read != expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

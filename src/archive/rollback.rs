@@ -2,7 +2,7 @@
 //!
 //! Such a volume has the identity of the owner and is confirmed as the owner. It would serve old data, and write WAL
 //! under names that its own epoch has archived with other content. What Postgres guarantees tells it apart from every
-//! honest owner, however it died (`docs/adr/0006`):
+//! honest owner, however it died (`docs/adr/0007`):
 //!
 //! - WAL is synced before its segment becomes `.ready`, so nothing is archived that is not durable on the volume;
 //! - a segment is removed or recycled only when it lies wholly before the redo position that the control file already
@@ -16,6 +16,7 @@
 //!
 //! The comparison writes nothing: a kill anywhere in it leaves everything as it was, and the next boot compares again.
 
+use super::AHEAD;
 use super::names::{self, Stored};
 use super::segment;
 use crate::postgres::control::Control;
@@ -181,10 +182,12 @@ pub fn all_there(
 
 /// Those whose content must be compared, the last first: it is the one that an old copy has begun and not finished. What
 /// is archived and still `ready`, wherever redo is, is compared too: of two copies that both went on, the archive has the
-/// other's. An honest owner has a few of those, because uploads run ahead of the acknowledgement.
+/// other's. Copies differ in everything behind the point where they parted, so the newest few tell; an honest owner has
+/// about as many, because uploads run ahead, and only after a drain without Postgres more.
 #[must_use]
 pub fn to_compare(owed: &[Segment], archived: &Archived, ready: &BTreeSet<Segment>) -> Vec<Segment> {
-    let mut chosen: BTreeSet<Segment> = archived.segments.intersection(ready).copied().collect();
+    let both = archived.segments.iter().rev().filter(|s| ready.contains(s));
+    let mut chosen: BTreeSet<Segment> = both.take(AHEAD).copied().collect();
     chosen.extend(owed.last());
     chosen.into_iter().rev().collect()
 }

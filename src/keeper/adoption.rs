@@ -126,9 +126,16 @@ impl Adoption {
     }
 
     fn known(&self) -> Option<Result<(), Refused>> {
-        match &*lock(&self.known) {
+        let mut known = lock(&self.known);
+        match &*known {
             Known::Nothing(_) => None,
-            known @ (Known::Newest | Known::RolledBack(_)) => answer(known),
+            Known::Newest => answer(&known),
+            // The old copy was moved away, as the message says: what comes in its place is compared anew.
+            Known::RolledBack(_) if !self.data() => {
+                *known = Known::Nothing(None);
+                None
+            }
+            Known::RolledBack(_) => answer(&known),
         }
     }
 
@@ -142,8 +149,8 @@ impl Adoption {
     #[must_use]
     pub(super) fn rolled_back(&self) -> Option<String> {
         match &*lock(&self.known) {
-            Known::RolledBack(why) => Some(why.clone()),
-            Known::Nothing(_) | Known::Newest => None,
+            Known::RolledBack(why) if self.data() => Some(why.clone()),
+            Known::Nothing(_) | Known::Newest | Known::RolledBack(_) => None,
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Facts {
     pub archive: Archive,
     /// What a recovery may not go below.
     pub floors: Floors,
+    /// Size of the volume, in bytes.
+    pub volume: u64,
 }
 
 /// A string literal of `postgresql.conf`.
@@ -112,6 +114,9 @@ pub fn render(facts: &Facts) -> String {
     set("min_wal_size", "80MB".to_owned());
     set("max_wal_size", "1GB".to_owned());
     set("checkpoint_completion_target", "0.9".to_owned());
+    // A slot that nobody reads holds WAL for ever (the default), until the disk is full and everybody is down. So at most
+    // a quarter of the volume: behind that the slot is lost, which its consumer notices, and the database is not.
+    set("max_slot_wal_keep_size", megabytes((facts.volume / 4).clamp(256 * MIB, 64 * 1024 * MIB)));
     match &facts.archive {
         Archive::Off => set("archive_mode", "off".to_owned()),
         Archive::On { program, timeout } => {
@@ -155,6 +160,42 @@ pub fn owned_in(auto: &str) -> Vec<&'static str> {
     auto.lines().filter_map(|line| set(line.trim_start())).collect()
 }
 
+/// What steers a recovery: of the machine where it was set, and fatal or dangerous anywhere else.
+const RECOVERY: &[&str] = &[
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "recovery_end_command",
+    "recovery_min_apply_delay",
+    "archive_cleanup_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+];
+
+/// What a restored cluster keeps of a `postgresql.auto.conf`: everything that a user may set, byte for byte, without what
+/// is ours, what steers a recovery, and includes of files that are not there; and what was left out.
+#[must_use]
+pub fn kept(auto: &[u8]) -> (Vec<u8>, Vec<String>) {
+    let (mut text, mut left) = (Vec::new(), Vec::new());
+    for line in auto.split_inclusive(|b| *b == b'\n') {
+        let said = String::from_utf8_lossy(line);
+        let name = said.trim().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+        let ours = OWNED.iter().chain(RECOVERY).any(|owned| *owned == name);
+        if ours || name.starts_with("include") {
+            left.push(name);
+        } else {
+            text.extend_from_slice(line);
+        }
+    }
+    (text, left)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +212,32 @@ mod tests {
             socket_mode: 0o777,
             archive: Archive::On { program: "/usr/bin/supafly".into(), timeout: Duration::from_secs(60) },
             floors: Floors::default(),
+            volume: 10 << 30,
         }
+    }
+
+    #[test]
+    fn a_slot_may_hold_a_quarter_of_the_volume_within_bounds() {
+        for (volume, said) in [(1 << 28, "256MB"), (8 << 30, "2048MB"), (1 << 42, "65536MB")] {
+            let text = render(&Facts { volume, ..facts() });
+            assert!(text.contains(&format!("\nmax_slot_wal_keep_size = {said}\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_restore_keeps_what_users_set_and_nothing_that_steers_archive_or_recovery() {
+        let auto = "# Do not edit\nwork_mem = '8MB'\narchive_mode = 'off'\nmy.setting = 'a = b'\n\
+                    restore_command='/bin/false'\nRecovery_Target_LSN = '0/5'\ninclude_if_exists 'x.conf'\n\
+                    recovery_prefetch = 'off'\n";
+        let (text, left) = kept(auto.as_bytes());
+        let kept_of_it = "# Do not edit\nwork_mem = '8MB'\nmy.setting = 'a = b'\nrecovery_prefetch = 'off'\n";
+        assert_eq!(String::from_utf8(text.clone()).unwrap(), kept_of_it);
+        assert_eq!(left, ["archive_mode", "restore_command", "recovery_target_lsn", "include_if_exists"]);
+        assert!(owned_in(kept_of_it).is_empty());
+        assert_eq!(kept(&text), (text, Vec::new()));
+        // A value in another encoding than ours is no reason to lose it.
+        let latin = b"search_path = 'caf\xe9'";
+        assert_eq!(kept(latin), (latin.to_vec(), Vec::new()));
     }
 
     #[test]

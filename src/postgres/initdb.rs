@@ -102,7 +102,7 @@ fn roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
     let facts = place.facts(super::conf::Archive::Off, super::control::Floors::default());
     let mut private =
         Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
-    private.wait_ready(START, |_| {})?;
+    private.wait_ready(START, |_, _| {})?;
     let sql = grants(place.bin.major);
     place.runtime.block_on(async {
         let failed =

@@ -92,7 +92,11 @@ impl Private {
     ///
     /// # Errors
     /// 70 with its last lines when it ends instead, or when the deadline is over.
-    pub fn wait_ready(&mut self, deadline: Duration, mut look: impl FnMut(Duration)) -> Result<(), Failure> {
+    pub fn wait_ready(
+        &mut self,
+        deadline: Duration,
+        mut look: impl FnMut(&Private, Duration),
+    ) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
             self.alive()?;
@@ -102,7 +106,7 @@ impl Private {
             if begun.elapsed() > deadline {
                 return Err(self.failure(&format!("was not ready within {} s", deadline.as_secs())));
             }
-            look(begun.elapsed());
+            look(self, begun.elapsed());
             std::thread::park_timeout(LOOK);
         }
     }
@@ -119,6 +123,17 @@ impl Private {
             }
             Err(e) => Err(self.failure(&format!("cannot be waited for: {e}"))),
         }
+    }
+
+    /// The last WAL segment that it says it has got from the archive.
+    #[must_use]
+    pub fn restored(&self) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.iter().rev().find_map(|line| {
+            let (_, name) = line.split_once("restored log file \"")?;
+            let (name, _) = name.split_once('"')?;
+            (name.len() == 24).then(|| name.to_owned())
+        })
     }
 
     /// The eighth line of `postmaster.pid`: `starting`, `ready`, `standby`, `stopping`.

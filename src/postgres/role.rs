@@ -57,6 +57,8 @@ impl Place<'_> {
             socket_mode: 0o777,
             archive,
             floors,
+            // What cannot be found out bounds nothing more than the smallest volume does.
+            volume: tree::size(&self.settings.data).unwrap_or_default(),
         }
     }
 
@@ -252,9 +254,9 @@ fn remove_stale_pid(pgdata: &Path) -> Result<(), Failure> {
 
 fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
     let auto = place.settings.pgdata().join("postgresql.auto.conf");
-    match std::fs::read_to_string(&auto) {
+    match std::fs::read(&auto) {
         Ok(text) => {
-            let taken = conf::owned_in(&text);
+            let taken = conf::owned_in(&String::from_utf8_lossy(&text));
             if !taken.is_empty() {
                 return Err(Failure::config(format!(
                     "{}: ALTER SYSTEM has set {}, which would win over what keeps the data safe here: remove these lines",

@@ -80,6 +80,12 @@ pub(crate) fn publish(from: &Path, to: &Path) -> Result<(), Failure> {
     done.map_err(|e| failed(to, &format!("rename {} to it", from.display()), &e))
 }
 
+/// How large the file system is that holds `path`.
+pub(crate) fn size(path: &Path) -> Result<u64, Failure> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| failed(path, "ask for its size", &e.into()))?;
+    Ok(stat.blocks().saturating_mul(stat.fragment_size()))
+}
+
 /// Refuses when less than `needed` bytes are free below `path`.
 pub(crate) fn room(path: &Path, needed: u64, what: &str) -> Result<(), Failure> {
     let stat = nix::sys::statvfs::statvfs(path).map_err(|e| failed(path, "ask for free room", &e.into()))?;

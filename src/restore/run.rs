@@ -13,9 +13,9 @@ use crate::exit::Failure;
 use crate::failpoint;
 use crate::owner::{Cluster, Epoch, Lineage, cluster, lineage};
 use crate::postgres::control::{self, State};
-use crate::postgres::lsn::{Lsn, Timeline, WalFile};
+use crate::postgres::lsn::{Lsn, Segment, Timeline, WalFile};
 use crate::postgres::private::Private;
-use crate::postgres::{Place, said, tree};
+use crate::postgres::{Place, conf, said, tree};
 use crate::store::{Kind, Store};
 use crate::walg::{Engine, Wanted};
 use std::fs;
@@ -29,11 +29,12 @@ const FETCH: Duration = Duration::from_secs(12 * 3600);
 /// Keeper has the file within moments unless the store is away.
 const HISTORY: Duration = Duration::from_secs(1800);
 const STOP: Duration = Duration::from_secs(300);
+/// Between two lines about a replay.
+const TOLD: Duration = Duration::from_secs(10);
 /// What of a former life must not be in a restored data directory.
 const STALE: &[&str] = &[
     "postmaster.pid",
     "postmaster.opts",
-    "postgresql.auto.conf",
     "standby.signal",
     "recovery.signal",
     "walg_data",
@@ -66,10 +67,14 @@ pub(crate) fn run(place: &Place<'_>, store: &Store, own: Epoch) -> Result<(), Fa
     tree::room(&place.settings.data, room, "the restore")?;
     fetch(place, &engine, &survey, &staging)?;
     failpoint::hit("restore.after-fetch");
+    let settings = set_aside(&staging)?;
     prepare(place, &staging)?;
     failpoint::hit("restore.after-signal-file");
     let timeline = replay(place, store, own, &survey, &staging)?;
     failpoint::hit("restore.after-stop");
+    if let Some(text) = settings {
+        put_back(place, &staging, &text)?;
+    }
     let control = control::read(place.bin, &staging)?;
     if control.state != State::ShutDown || control.timeline != timeline {
         return Err(Failure::gave_up(format!(
@@ -133,7 +138,40 @@ fn fetch(place: &Place<'_>, engine: &Engine, survey: &Survey, staging: &Path) ->
         run_as: root.then(|| (place.keeper.uid.as_raw(), place.keeper.gid.as_raw())),
     };
     let progress = |line: String| say(&format!("fetches the backup: {line}"));
-    place.runtime.block_on(engine.fetch(place.settings, &wanted, FETCH, progress))
+    let begun = Instant::now();
+    place.runtime.block_on(engine.fetch(place.settings, &wanted, FETCH, progress))?;
+    let (megabytes, took) = (survey.uncompressed >> 20, begun.elapsed());
+    let rate = rate(survey.uncompressed, took);
+    say(&format!("fetched {megabytes} MB in {} s, {rate} MB/s", took.as_secs()));
+    Ok(())
+}
+
+const AUTO: &str = "postgresql.auto.conf";
+
+/// Takes what ALTER SYSTEM had set out of the fetched tree: the private Postgres must not listen or replay by it.
+fn set_aside(staging: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let path = staging.join(AUTO);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(tree::failed(&path, "read it", &e)),
+    };
+    tree::remove(&path)?;
+    let (kept, left_out) = conf::kept(&text);
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        tracing::warn!(
+            names,
+            "restore: ALTER SYSTEM had set what is not kept here: archive and recovery are ours"
+        );
+    }
+    Ok(Some(kept))
+}
+
+fn put_back(place: &Place<'_>, staging: &Path, text: &[u8]) -> Result<(), Failure> {
+    let path = staging.join(AUTO);
+    fs::write(&path, text).map_err(|e| tree::failed(&path, "write this file", &e))?;
+    tree::hand_over(&path, place.postgres)
 }
 
 /// Makes the fetched tree Postgres's own and one that can only start as a recovery.
@@ -170,10 +208,14 @@ fn replay(
     let mut private =
         Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
     let mut told = Duration::ZERO;
-    private.wait_ready(REPLAY, |since| {
+    let size = survey.cluster.wal_segment_size;
+    private.wait_ready(REPLAY, |private, since| {
         if since >= told {
-            told = since + Duration::from_secs(10);
-            say(&format!("replays towards {} ({} s)", survey.expected, since.as_secs()));
+            told = since + TOLD;
+            let last = private.restored().and_then(|name| Segment::parse(&name, size).ok());
+            let at = last.map_or(survey.plan.base.start, |segment| segment.end(size));
+            let line = progress(survey.plan.base.start, at, survey.expected, since);
+            say(&format!("replays {line}"));
         }
     })?;
     failpoint::hit("restore.after-promotion");
@@ -204,6 +246,20 @@ fn replay(
     Ok(timeline)
 }
 
+/// How far a replay is: where, to where, and how fast.
+fn progress(start: Lsn, at: Lsn, end: Lsn, since: Duration) -> String {
+    let (done, all) = (at.0.saturating_sub(start.0), end.0.saturating_sub(start.0));
+    let percent = done.min(all).saturating_mul(100).checked_div(all).unwrap_or(100);
+    format!("{} of {end}, {percent} %, {} MB/s, {} s", at.min(end), rate(done, since), since.as_secs())
+}
+
+/// Megabytes a second.
+fn rate(bytes: u64, since: Duration) -> u64 {
+    let per_second =
+        u128::from(bytes).saturating_mul(1000).checked_div(since.as_millis()).unwrap_or_default();
+    u64::try_from(per_second >> 20).unwrap_or(u64::MAX)
+}
+
 /// Asks the server itself whether it has left recovery, and on which timeline it is.
 async fn promoted(private: &Private) -> Result<Timeline, Failure> {
     let failed = |e: tokio_postgres::Error| private.failure(&format!("does not answer: {}", said(&e)));
@@ -229,4 +285,19 @@ fn left(staging: &Path, timeline: Timeline) -> Result<Lsn, Failure> {
     let switches = names::history(&text, timeline.0);
     let last = switches.ok().and_then(|s| s.last().map(|s| s.at));
     last.ok_or_else(|| Failure::gave_up(format!("{}: not a timeline history", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_says_where_it_is_and_how_fast() {
+        let (start, end) = (Lsn(0x200_0028), Lsn(0x1200_0000));
+        let at = |lsn, seconds| progress(start, Lsn(lsn), end, Duration::from_secs(seconds));
+        assert_eq!(at(0x200_0028, 0), "0/2000028 of 0/12000000, 0 %, 0 MB/s, 0 s");
+        assert_eq!(at(0xA00_0000, 4), "0/A000000 of 0/12000000, 49 %, 31 MB/s, 4 s");
+        assert_eq!(at(0x1300_0000, 8), "0/12000000 of 0/12000000, 100 %, 33 MB/s, 8 s");
+        assert_eq!(progress(end, end, end, Duration::ZERO), "0/12000000 of 0/12000000, 100 %, 0 MB/s, 0 s");
+    }
 }

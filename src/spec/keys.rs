@@ -44,6 +44,12 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "Whether a missing program is a failure; else the service is `absent`, said once, and nobody waits for it.",
             ),
             key(
+                "program",
+                "path, or a name in PATH",
+                "the program of `exec`",
+                "What must be installed for the service to exist; for those that are started by a program of ours. Empty: not installed.",
+            ),
+            key(
                 "requires",
                 "list of services",
                 "none",

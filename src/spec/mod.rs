@@ -318,6 +318,8 @@ pub struct ServiceSpec {
     pub gives_up: GivesUpRule,
     pub pass_exit: BTreeSet<u8>,
     pub presence: Presence,
+    /// What must be installed for the service to exist; `None`: the program of `exec`.
+    pub program: Option<String>,
     pub lock: Option<PathBuf>,
     pub parent_death: Option<Signal>,
     pub watchdog: Option<Duration>,
@@ -350,6 +352,12 @@ pub enum NewPrivileges {
 }
 
 impl ServiceSpec {
+    /// What must be installed for the service to exist.
+    #[must_use]
+    pub fn needed(&self) -> &str {
+        self.program.as_deref().or_else(|| self.exec.first().map(String::as_str)).unwrap_or_default()
+    }
+
     /// A service with nothing but a name and a program: what tests begin with and what a shortest file gives.
     #[must_use]
     pub fn minimal(name: ServiceName, kind: Kind, exec: Vec<String>) -> ServiceSpec {
@@ -387,6 +395,7 @@ impl ServiceSpec {
             },
             pass_exit: BTreeSet::new(),
             presence: Presence::Optional,
+            program: None,
             lock: None,
             parent_death: Some(Signal::SIGTERM),
             watchdog: None,

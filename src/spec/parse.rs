@@ -99,6 +99,7 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
             Some(true) => Presence::Required,
             Some(false) | None => Presence::Optional,
         },
+        program: r.get("program").and_then(|v| f.text(v)),
         lock: r.get("lock").and_then(|v| absolute(f, v)),
         parent_death: r.get("parent_death").and_then(|v| signal(f, v)).or(base.parent_death),
         watchdog: r.get("watchdog").and_then(|v| f.duration(v)),

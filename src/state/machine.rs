@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::spec::{GivesUp, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What can happen to the whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+    /// So much time has passed in which the supervisor itself stood still, after the moment when it wanted to wake.
+    Overslept(Duration),
 }
 
 /// Why the whole stops.
@@ -243,6 +245,10 @@ impl Machine {
             Event::Thaw(by) => self.thaw(&by, now, &mut actions),
             Event::Fence { by, why } => self.fence(&by, &why, now, &mut actions),
             Event::Tick => Answer::Accepted,
+            Event::Overslept(by) => {
+                self.overslept(by);
+                Answer::Accepted
+            }
         };
         self.settle(now, &mut actions);
         (actions, answer)
@@ -281,6 +287,14 @@ impl Machine {
                 Answer::Accepted
             }
             None => Answer::Rejected(format!("there is no service `{name}`")),
+        }
+    }
+
+    /// A deadline is for others, and most of them stood as we did. The stop's budget is a promise to whoever stops us,
+    /// and their clock went on.
+    fn overslept(&mut self, by: Duration) {
+        if !self.is_stopping() && !mutant::is(Mutant::OversleepingCounts) {
+            self.services.values_mut().for_each(|s| s.postpone(by));
         }
     }
 

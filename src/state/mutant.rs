@@ -43,6 +43,8 @@ pub(super) enum Mutant {
     StopPullsTheGround,
     /// Those who go with a service come back before it has gone.
     DependentsStartEarly,
+    /// What came due while we stood still ourselves is held against the others.
+    OversleepingCounts,
     /// Silence counts while the ground is missing.
     LiveWithoutGround,
 }

@@ -508,6 +508,31 @@ impl Service {
         }
     }
 
+    /// Its deadline comes later.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        match &mut self.state {
+            State::Starting { .. } => self.since += by,
+            State::Ready { up, .. } => {
+                up.alive += by;
+                up.proof = up.proof.map(|at| at + by);
+            }
+            State::Stopping { until, .. } => {
+                *until += by;
+                self.since += by;
+            }
+            // A thaw moves what stands by all the time that it stood.
+            State::Frozen { .. }
+            | State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => {}
+        }
+    }
+
     /// Whether the run has been ready, and for how long.
     pub(super) fn ready_for(&self, now: Instant) -> Option<Duration> {
         match &self.state {

@@ -62,6 +62,7 @@ enum Op {
     Proved(usize),
     Busy(usize),
     Quiesced(usize),
+    Oversleep(u64),
     Fence,
     Stop,
 }
@@ -148,6 +149,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => i.clone().prop_map(Op::Proved),
         1 => i.clone().prop_map(Op::Busy),
         1 => i.prop_map(Op::Quiesced),
+        1 => (1_000u64..30_000).prop_map(Op::Oversleep),
         1 => Just(Op::Fence),
         1 => Just(Op::Stop),
     ]
@@ -249,11 +251,8 @@ impl World {
     }
 
     fn serves(&self, name: &ServiceName) -> bool {
-        match self.state(name) {
-            State::Ready { up, .. } => up.fitness == Fitness::Fit,
-            State::Done => true,
-            _ => false,
-        }
+        let fit = |state: &State| matches!(state, State::Ready { up, .. } if up.fitness == Fitness::Fit);
+        fit(self.state(name)) || *self.state(name) == State::Done
     }
 
     fn up(&self) -> bool {
@@ -326,7 +325,7 @@ impl World {
             let own = match event {
                 Event::Service { name: n, .. } => *n == name,
                 Event::Fence { .. } => true,
-                Event::Stop(_) | Event::Start(_) | Event::Tick => false,
+                Event::Stop(_) | Event::Start(_) | Event::Tick | Event::Overslept(_) => false,
                 Event::StopOne { .. } | Event::RestartOne { .. } => self.wished.contains(&name),
                 Event::Freeze(_) | Event::Thaw(_) => true,
             };
@@ -661,9 +660,28 @@ impl World {
                 let Some(run) = self.processes.get(&name).map(|p| p.run) else { return Ok(()) };
                 self.say(&name, run, Happened::Quiesced)
             }
+            Op::Oversleep(ms) => self.oversleep(Duration::from_millis(ms)),
             Op::Fence => self.fence(),
             Op::Stop => self.step(Event::Stop("SIGTERM".to_owned())),
         }
+    }
+
+    /// We wake at our deadline, but so much later.
+    fn oversleep(&mut self, late: Duration) -> Result<(), String> {
+        let Some(due) = self.machine.next_deadline().filter(|_| self.stopping.is_none()) else {
+            return Ok(());
+        };
+        self.now = due + late;
+        for name in &self.names {
+            let counts = matches!(
+                self.machine.service(name).unwrap().state(),
+                State::Starting { .. } | State::Ready { .. }
+            );
+            if let Some(process) = self.processes.get_mut(name).filter(|_| counts) {
+                process.due = process.due.map(|at| at + late);
+            }
+        }
+        self.step(Event::Overslept(late))
     }
 
     /// Whoever stands says nothing of itself; of others it is heard.
@@ -834,6 +852,7 @@ fn every_mutant_is_caught_by_the_promise_that_it_breaks() {
         (Mutant::StandingCounts, "is held to a deadline|is no reason for"),
         (Mutant::StopPullsTheGround, "run on it"),
         (Mutant::DependentsStartEarly, "comes back before|which it requires"),
+        (Mutant::OversleepingCounts, "is held to a deadline"),
         (Mutant::LiveWithoutGround, "is ended for its silence"),
     ];
     for (mutant, promises) in all {

@@ -243,9 +243,7 @@ fn service(
             let word = if machine.is_blocked(name) { "blocked" } else { "waiting" };
             (word, format!("for {on}"), false)
         }
-        State::Absent => {
-            ("absent", format!("{} is not installed", s.spec().exec.first().map_or("", |e| e)), false)
-        }
+        State::Absent => ("absent", format!("{} is not installed", s.spec().needed()), false),
         State::Spawning { .. } | State::Starting { .. } => {
             ("starting", facts.probe.clone().unwrap_or(said), false)
         }

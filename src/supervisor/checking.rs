@@ -96,7 +96,7 @@ fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>) -> Checked {
         requires: spec.requires.clone(),
         after: spec.after.clone(),
         gives_up: plan.giving_up(&spec.gives_up, None),
-        absent: absent.contains(&spec.name).then(|| spec.exec.first().cloned().unwrap_or_default()),
+        absent: absent.contains(&spec.name).then(|| spec.needed().to_owned()),
     });
     let ladders = plan.split().into_iter().map(|split| Ladder {
         service: split.name,

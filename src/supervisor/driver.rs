@@ -28,6 +28,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+/// How late we must wake to have stood still.
+const OVERSLEPT: Duration = Duration::from_millis(500);
+/// How long those who stood with us get to move again.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What a process was started for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -95,12 +100,10 @@ impl Driver {
         let mut happening = Happening::Time;
         let mut stopping = None;
         loop {
-            // Notifications that are there already come before the death of their sender.
-            if matches!(happening, Happening::Signal(Asked::Child)) {
-                for _ in 0..64 {
-                    let Some(message) = ears.notify.try_next() else { break };
-                    self.guarded(Happening::Notified(message));
-                }
+            // Notifications that are there already come before the death of their sender, and before any deadline.
+            for _ in 0..64 {
+                let Some(message) = ears.notify.try_next() else { break };
+                self.guarded(Happening::Notified(message));
             }
             self.guarded(happening);
             match self.machine.whole() {
@@ -127,6 +130,7 @@ impl Driver {
                 Some(_) = self.readers.join_next() => continue_with_time(),
                 () = sleep_until(due) => Happening::Time,
             };
+            self.overslept(due);
         }
     }
 }
@@ -193,6 +197,18 @@ impl Driver {
         self.tell_changes();
         self.tell_freezers();
         answer
+    }
+
+    /// We ourselves stood still (a frozen container, a host that gave us no time): what came due meanwhile is not late.
+    fn overslept(&mut self, due: Option<Instant>) {
+        let late = due.map_or(Duration::ZERO, |due| Instant::now().saturating_duration_since(due));
+        if late >= OVERSLEPT {
+            tracing::warn!(
+                late = crate::spec::duration::show(late),
+                "we stood still; deadlines move by as much"
+            );
+            self.feed(Event::Overslept(late + GRACE));
+        }
     }
 
     pub(super) fn happened(&mut self, name: &ServiceName, run: Run, what: Happened) {

@@ -46,6 +46,9 @@ pub(super) fn request(spec: &ServiceSpec, around: &Circumstances<'_>) -> Result<
     let own = |name: &str| around.environment.get(name).cloned();
     let path = own("PATH").unwrap_or_else(|| PATH.to_owned());
     let mut argv = spec.exec.clone();
+    if spec.program.is_some() && find_program(spec.needed(), Some(&path)).is_none() {
+        return Err(format!("there is no program `{}` that can be executed", spec.needed()));
+    }
     let program = argv.first_mut().ok_or("`exec` is empty")?;
     let found = find_program(program, Some(&path));
     let found = found.ok_or_else(|| format!("there is no program `{program}` that can be executed"))?;

@@ -49,8 +49,7 @@ pub(super) fn plan(args: &RunArgs) -> Result<Plan, Failure> {
 pub(super) fn absent(plan: &Plan, environment: &BTreeMap<String, String>) -> BTreeSet<ServiceName> {
     let path = environment.get("PATH").map(String::as_str);
     let missing = |spec: &&crate::spec::ServiceSpec| {
-        matches!(spec.presence, Presence::Optional)
-            && spec.exec.first().is_none_or(|program| find_program(program, path).is_none())
+        matches!(spec.presence, Presence::Optional) && find_program(spec.needed(), path).is_none()
     };
     plan.order().iter().filter_map(|n| plan.spec(n)).filter(missing).map(|s| s.name.clone()).collect()
 }

@@ -82,7 +82,8 @@ impl Driver {
             | Event::Stop(_)
             | Event::Fence { .. }
             | Event::Service { .. }
-            | Event::Tick => "everything".to_owned(),
+            | Event::Tick
+            | Event::Overslept(_) => "everything".to_owned(),
         };
         let answer = self.feed(event);
         match &answer {

@@ -46,7 +46,7 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
     let begun = Instant::now();
     let absent = super::load::absent(&plan, &args.environment);
     for name in &absent {
-        let program = plan.spec(name).and_then(|s| s.exec.first()).map_or("", String::as_str);
+        let program = plan.spec(name).map_or("", crate::spec::ServiceSpec::needed);
         tracing::info!(service = %name, program, "absent: its program is not installed");
     }
     say_what_lacks(&plan, privilege);

@@ -126,6 +126,42 @@ fn a_segment_that_the_power_cut_caught_in_flight_ends_the_history_before_it() {
 }
 
 #[test]
+fn a_restored_machine_keeps_what_alter_system_had_set_but_nothing_of_archive_and_recovery() {
+    let bucket = Bucket::start(Kind::File);
+    let mut first = Machine::new(&bucket.env());
+    first.boot();
+    first.wait_ready();
+    first.sql("alter system set work_mem = '9MB'").unwrap();
+    first.sql("alter system set listen_addresses = '127.0.0.1,127.0.0.2'").unwrap();
+    first.sql("alter system set recovery_target_lsn = '0/1'").unwrap();
+    first.sql("alter system set archive_cleanup_command = 'false'").unwrap();
+    // They are in the file, which is in the next base backup.
+    first.wait_protected();
+    let taken = first.supafly(&["backup", "now"]);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    first.cut_power();
+    first.lose_volume();
+    let mut second = Machine::new(&bucket.env());
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
+    second.boot();
+    second.wait_ready();
+    assert_eq!(second.sql("show work_mem").unwrap(), [["9MB"]]);
+    assert_eq!(second.sql("show listen_addresses").unwrap(), [["127.0.0.1,127.0.0.2"]]);
+    let auto = std::fs::read_to_string(second.data().join("pgdata/postgresql.auto.conf")).unwrap();
+    assert!(!auto.contains("recovery_target_lsn") && !auto.contains("archive_cleanup_command"), "{auto}");
+    let log = second.log();
+    assert!(
+        log.contains("recovery_target_lsn") && log.contains("MB/s") && log.contains("replays 0/"),
+        "{log}"
+    );
+    // The private Postgres of the restore listened to nobody.
+    let private = log.split("starting archive recovery").next().unwrap();
+    assert!(!private.contains("listening on IPv4"), "{private}");
+    second.sql("alter system set work_mem = '10MB'").unwrap();
+    assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
+}
+
+#[test]
 fn a_timeline_that_a_zombie_begins_inside_the_branch_segment_takes_no_row_away() {
     let bucket = Bucket::start(Kind::File);
     let mut first = Machine::new(&bucket.env());

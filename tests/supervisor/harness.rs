@@ -40,34 +40,7 @@ macro_rules! scenario {
     };
 }
 
-#[allow(unused_macros, reason = "there may be no known defect")]
-/// A scenario that fails because of a known defect of the program; the reason says which.
-macro_rules! defect {
-    ($name:ident, $why:literal, |$w:ident| $body:expr) => {
-        mod $name {
-            #[allow(unused_imports, reason = "not every scenario needs everything of its file")]
-            use super::*;
-            fn scenario($w: &mut crate::harness::World) {
-                $body
-            }
-            #[test]
-            #[ignore = $why]
-            fn as_a_child() {
-                scenario(&mut crate::harness::World::new());
-            }
-            #[test]
-            #[ignore = $why]
-            fn as_pid_1() {
-                if let Some(mut w) = crate::harness::World::pid_1() {
-                    scenario(&mut w);
-                }
-            }
-        }
-    };
-}
-
-#[allow(unused_imports, reason = "there may be no known defect")]
-pub(crate) use {defect, scenario};
+pub(crate) use scenario;
 
 /// The stand-in service, built beside the binary.
 pub(crate) fn fakesvc() -> String {

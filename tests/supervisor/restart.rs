@@ -1,6 +1,6 @@
 //! Crash loops, retries, and clocks that jump.
 
-use crate::harness::{World, defect, scenario, skip, until};
+use crate::harness::{World, scenario, skip, until};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -189,22 +189,18 @@ scenario!(in_a_machine_that_has_been_up_for_ten_days_more_than_its_parent_everyt
     assert_eq!(w.stop(), 0);
 });
 
-defect!(
-    a_supervisor_that_was_stopped_itself_takes_nobody_for_hung,
-    "defect: after a pause the deadlines are looked at before the notifications that wait in the socket",
-    |w| {
-        w.service("keeper", &["ready", "alive", "30"], "ready = { notify = true }\nwatchdog = \"400ms\"");
-        w.start();
-        w.until_state("keeper", "ready");
-        for _ in 0..6 {
-            // As a frozen container, or a host that gives us no time.
-            w.signal(Signal::SIGSTOP);
-            until("the pause", || (crate::procs::stat(w.pid())?.state == 'T').then_some(()));
-            std::thread::sleep(Duration::from_millis(600));
-            w.signal(Signal::SIGCONT);
-            let seen = w.until_state("keeper", "ready");
-            assert_eq!(seen["restarts"], 0, "{}", w.log());
-        }
-        assert_eq!(w.stop(), 0);
+scenario!(a_supervisor_that_was_stopped_itself_takes_nobody_for_hung, |w| {
+    w.service("keeper", &["ready", "alive", "30"], "ready = { notify = true }\nwatchdog = \"400ms\"");
+    w.start();
+    w.until_state("keeper", "ready");
+    for _ in 0..6 {
+        // As a frozen container, or a host that gives us no time.
+        w.signal(Signal::SIGSTOP);
+        until("the pause", || (crate::procs::stat(w.pid())?.state == 'T').then_some(()));
+        std::thread::sleep(Duration::from_millis(600));
+        w.signal(Signal::SIGCONT);
+        let seen = w.until_state("keeper", "ready");
+        assert_eq!(seen["restarts"], 0, "{}", w.log());
     }
-);
+    assert_eq!(w.stop(), 0);
+});

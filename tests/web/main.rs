@@ -14,6 +14,9 @@ mod harness;
 #[allow(dead_code, reason = "this target uses a part of it")]
 #[path = "../supervisor/procs.rs"]
 mod procs;
+#[allow(dead_code, reason = "this target uses a part of it")]
+#[path = "../supervisor/sight.rs"]
+mod sight;
 
 mod answers;
 mod client;
