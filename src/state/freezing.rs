@@ -12,7 +12,7 @@
 
 use super::machine::{Answer, Machine, Whole};
 use super::mutant::{self, Mutant};
-use super::service::{Before, Held, Phase};
+use super::states::{Before, Held, Phase};
 use super::{Action, Run, Service, State};
 use crate::spec::{Freezing, Kind, ServiceName};
 use std::time::{Duration, Instant};

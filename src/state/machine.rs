@@ -2,8 +2,9 @@
 
 use super::mutant::{self, Mutant};
 use super::outage;
-use super::service::{Installed, Phase};
+use super::service::Installed;
 use super::single::Again;
+use super::states::Phase;
 use super::{Action, Dependents, Happened, Run, Service, Stage, State, Then, Why};
 use crate::exit::Exit;
 use crate::plan::Plan;

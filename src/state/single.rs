@@ -3,7 +3,7 @@
 
 use super::machine::{Answer, Machine, Whole};
 use super::mutant::{self, Mutant};
-use super::service::Phase;
+use super::states::Phase;
 use super::{Action, End, GivenUp, State, Then, Why};
 use crate::spec::{Kind, ServiceName};
 use std::collections::BTreeSet;
