@@ -264,10 +264,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     // Before anything else: as PID 1 a TERM that comes before its handler is lost.
-    let early = match cli.command {
-        Command::Run(_) => Some(supervisor::Early::new()?),
-        _ => None,
-    };
+    let early = if matches!(cli.command, Command::Run(_)) { Some(supervisor::Early::new()?) } else { None };
     let settings = facts::settings(cli.config.as_deref())?;
     let config = cli.config.as_deref();
     match cli.command {

@@ -251,11 +251,8 @@ impl World {
     }
 
     fn serves(&self, name: &ServiceName) -> bool {
-        match self.state(name) {
-            State::Ready { up, .. } => up.fitness == Fitness::Fit,
-            State::Done => true,
-            _ => false,
-        }
+        let fit = |state: &State| matches!(state, State::Ready { up, .. } if up.fitness == Fitness::Fit);
+        fit(self.state(name)) || *self.state(name) == State::Done
     }
 
     fn up(&self) -> bool {

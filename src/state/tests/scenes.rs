@@ -158,10 +158,7 @@ fn a_freeze_waits_for_the_answer_of_who_quiesces_and_no_longer_than_its_deadline
     assert!(matches!(actions.as_slice(), [Action::Quiesce { .. }]), "{actions:?}");
     assert!(s.wait(2_900).is_empty());
     let actions = s.says("api", Happened::Quiesced);
-    let frozen = |a: &Action| match a {
-        Action::Freeze { name, .. } => Some(name.to_string()),
-        _ => None,
-    };
+    let frozen = |a: &Action| if let Action::Freeze { name, .. } = a { Some(name.to_string()) } else { None };
     let frozen: Vec<String> = actions.iter().filter_map(frozen).collect();
     assert_eq!(frozen, ["api", "db"], "who uses a service stands before it");
     let mut s = scene(quiesces);
@@ -203,9 +200,9 @@ fn a_stop_thaws_first_and_a_frozen_service_takes_no_wishes() {
         s.step(Event::StopOne { name: name("api"), dependents: Dependents::Keep, by: "me".to_owned() });
     assert!(matches!(answer, Answer::Rejected(why) if why.contains("thaw")));
     let (actions, _) = s.step(Event::Stop("SIGTERM".to_owned()));
-    let kinds: Vec<_> = actions.iter().map(|a| std::mem::discriminant(a)).collect();
-    assert_eq!(kinds.len(), 3, "{actions:?}");
-    assert!(matches!(actions.as_slice(), [Action::Thaw { .. }, Action::Thaw { .. }, Action::Signal { .. }]));
+    let right =
+        matches!(actions.as_slice(), [Action::Thaw { .. }, Action::Thaw { .. }, Action::Signal { .. }]);
+    assert!(right, "{actions:?}");
 }
 
 #[test]
