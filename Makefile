@@ -21,7 +21,7 @@ fmt: ## format the code
 	@$(CARGO) fmt
 
 docs: ## write the pages that are made from the code
-	@SUPAFLY_BLESS=1 $(CARGO) test -q --test layering the_page_of >/dev/null
+	@SUPAFLY_BLESS=1 $(CARGO) test -q --lib --test layering the_page_of >/dev/null
 
 parts: ## install what tests need beyond Rust, Go and npm
 	@scripts/parts/all.sh

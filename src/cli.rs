@@ -19,19 +19,20 @@ use std::time::Duration;
     about,
     max_term_width = 80,
     after_help = "Examples:
-  supafly run                    start everything (PID 1 of an image, or a child of another init)
-  supafly status                 what runs, since when, and what is protected
-  supafly logs -f postgres       what a service says
-  supafly restart postgrest      one service down and up again
-  supafly health --ready         exit 0 when clients can be served, else 1 and the reason
-  supafly check                  read all configuration and say everything that is wrong
-  supafly backup now             take a base backup and verify it
+  supafly run                start everything, as PID 1 or under another init
+  supafly status             what runs, since when, and what is protected
+  supafly logs -f postgres   what a service says
+  supafly restart postgrest  one service down and up again
+  supafly health --ready     exit 0 when clients can be served; else 1, and why
+  supafly check              read all configuration, say all that is wrong
+  supafly backup now         take a base backup and verify it
 
-Exit codes: 0 done, 1 no, 64 usage, 70 gave up, 75 forced stop, 76 stopped but WAL not all
-archived, 77 refused (owned by another, foreign data), 78 configuration."
+Exit codes: 0 done, 1 no, 64 usage, 70 gave up, 75 forced stop, 76 stopped but
+WAL not all archived, 77 refused (owned by another, foreign data),
+78 configuration."
 )]
 struct Cli {
-    /// The settings file [default: /etc/supafly/supafly.toml when it is there]
+    /// Settings [default: /etc/supafly/supafly.toml, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -92,7 +93,7 @@ enum Command {
   supafly health --live     is the supervisor itself alive?
   supafly health --service postgrest")]
     Health(Health),
-    /// Read settings and service files and say everything that is wrong, at once
+    /// Read all configuration and say everything that is wrong, at once
     #[command(after_help = "Examples:
   supafly check
   supafly check --services ./services
@@ -132,7 +133,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Services {
-    /// Directory of service files [default: the setting `services`]
+    /// Directory of service files [default: setting `services`]
     #[arg(long, value_name = "DIR")]
     services: Option<PathBuf>,
 }
@@ -168,11 +169,12 @@ struct Logs {
     /// Go on with what comes
     #[arg(long, short)]
     follow: bool,
-    /// At most so many of the lines that are there
+    /// At most so many of the lines that are kept
     #[arg(long, short = 'n', value_name = "N")]
     lines: Option<usize>,
-    #[command(flatten)]
-    output: Output,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -187,7 +189,7 @@ struct One {
 struct Several {
     /// Its name
     service: String,
-    /// And those who come after it: they go first, and come back last
+    /// And those who come after it: first to go, last to come
     #[arg(long)]
     with_dependents: bool,
     #[command(flatten)]
@@ -272,8 +274,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             let shown = if output.json { Shown::Json } else { Shown::Table };
             commands::status(&settings.run, shown, if watch { Watch::On } else { Watch::Once })
         }
-        Command::Logs(Logs { service, follow, lines, output }) => {
-            commands::logs(&settings.run, &LogArgs { service, follow, lines, json: output.json })
+        Command::Logs(Logs { service, follow, lines, json }) => {
+            commands::logs(&settings.run, &LogArgs { service, follow, lines, json })
         }
         Command::Start(One { service, waiting }) => {
             commands::wish(&settings.run, &Wish::Start(service), waiting.patience())
@@ -381,4 +383,33 @@ fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<
         .collect();
     let form = if args.output.json { Shown::Json } else { Shown::Table };
     supervisor::check(&run_args(settings, args.services, config)?, shown, form)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn fits(command: &mut clap::Command) {
+        let name = command.get_name().to_owned();
+        // Its subcommands are names without their texts.
+        if name == "help" {
+            return;
+        }
+        for help in [command.render_help(), command.render_long_help()] {
+            let help = help.to_string();
+            let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{name}: {wide:#?}");
+            let asked = command.is_hide_set() || matches!(name.as_str(), "backup" | "wal-push" | "wal-fetch");
+            assert!(asked || help.contains("Example"), "{name} has no example");
+        }
+        command.get_subcommands_mut().for_each(fits);
+    }
+
+    #[test]
+    fn every_help_fits_80_columns_and_has_an_example() {
+        let mut cli = Cli::command();
+        cli.build();
+        fits(&mut cli);
+    }
 }

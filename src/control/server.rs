@@ -26,6 +26,8 @@ const LONGEST: u64 = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long lines are gathered for a client that follows.
 const BATCH: Duration = Duration::from_millis(50);
+/// How much of the lines is written at once.
+const CHUNK: usize = 32 << 10;
 
 /// Who asks, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +269,14 @@ async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Option<()> {
     tokio::time::timeout(PATIENCE, writer.write_all(bytes)).await.ok()?.ok()
 }
 
+/// Somebody reads a page of it for an hour, or stopped the terminal: a client that follows may take its time.
+async fn write_lines(writer: &mut OwnedWriteHalf, bytes: &[u8], follow: Follow) -> Option<()> {
+    match follow {
+        Follow::Yes => writer.write_all(bytes).await.ok(),
+        Follow::No => write(writer, bytes).await,
+    }
+}
+
 /// One object a line: a kept line, or `{"lost":N}` where some are no longer kept. A reader that is too slow loses lines,
 /// never we memory.
 async fn send_lines(writer: &mut OwnedWriteHalf, rings: &Rings, wanted: &Wanted) -> Option<()> {
@@ -279,11 +289,16 @@ async fn send_lines(writer: &mut OwnedWriteHalf, rings: &Rings, wanted: &Wanted)
             out.extend_from_slice(json!({"lost": recent.lost}).to_string().as_bytes());
             out.push(b'\n');
         }
-        for line in &recent.lines {
-            line.write(Shape::Json, &mut out);
-        }
         after = recent.next.max(after);
-        write(writer, &out).await?;
+        // One by one out of our memory: who reads slowly keeps less of it.
+        for line in recent.lines {
+            line.write(Shape::Json, &mut out);
+            if out.len() >= CHUNK {
+                write_lines(writer, &out, wanted.follow).await?;
+                out.clear();
+            }
+        }
+        write_lines(writer, &out, wanted.follow).await?;
         if wanted.follow == Follow::No {
             return Some(());
         }

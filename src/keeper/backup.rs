@@ -148,7 +148,7 @@ impl Backups {
                 let mut protection = lock(&self.protection);
                 if *protection == Protection::Unknown {
                     *protection = match found {
-                        Ok(name) => Protection::Verified { name, since: keeper.now() },
+                        Ok((name, aged)) => Protection::Verified { name, since: keeper.now(), aged },
                         Err(why) => Protection::None { why, failures: 0, next: keeper.now() },
                     };
                 }
@@ -157,13 +157,13 @@ impl Backups {
         }
     }
 
-    /// The newest verified backup, else why there is none.
-    async fn newest_verified(&self) -> Result<Result<String, String>, String> {
+    /// The newest verified backup and its age, else why there is none.
+    async fn newest_verified(&self) -> Result<Result<(String, Duration), String>, String> {
         let backups = walg::list(&self.store, self.epoch).await.map_err(|e| e.to_string())?;
         let mut why = "this epoch has no base backup yet".to_owned();
         for backup in backups.iter().rev() {
             match self.unfit(backup).await? {
-                None => return Ok(Ok(backup.name.clone())),
+                None => return Ok(Ok((backup.name.clone(), age(&backup.finished, jiff::Timestamp::now())))),
                 Some(unfit) => why = format!("{} cannot be used: {unfit}", backup.name),
             }
         }
@@ -201,7 +201,7 @@ impl Backups {
             let keeper = Arc::clone(keeper);
             let (before, failures) = match self.protection() {
                 Protection::None { failures, .. } => (None, failures),
-                Protection::Verified { name, since } => (Some((name, since)), 0),
+                Protection::Verified { name, since, aged } => (Some((name, since, aged)), 0),
                 Protection::Unknown | Protection::Running { .. } => (None, 0),
             };
             *lock(&self.protection) =
@@ -214,14 +214,17 @@ impl Backups {
                 let (run, protection) = match outcome {
                     Ok(name) => {
                         tracing::info!(name, "a base backup is verified");
-                        (Run::Done { name: name.clone() }, Protection::Verified { name, since: now })
+                        (
+                            Run::Done { name: name.clone() },
+                            Protection::Verified { name, since: now, aged: Duration::ZERO },
+                        )
                     }
                     Err(why) => {
                         tracing::error!(why, "the base backup failed");
                         let failures = failures + 1;
                         let next = now + decide::backup_pause(failures);
                         let protection = match before {
-                            Some((name, since)) => Protection::Verified { name, since },
+                            Some((name, since, aged)) => Protection::Verified { name, since, aged },
                             None => Protection::None { why: why.clone(), failures, next },
                         };
                         (Run::Failed { why }, protection)
@@ -306,6 +309,12 @@ impl Backups {
         }
         Ok(listed)
     }
+}
+
+/// Pure: how long ago that was, as this machine's clock says; for people and alarms, nothing is decided by it.
+fn age(finished: &str, now: jiff::Timestamp) -> Duration {
+    let then = finished.parse::<jiff::Timestamp>().ok();
+    then.and_then(|then| Duration::try_from(now.duration_since(then)).ok()).unwrap_or_default()
 }
 
 /// The engine that the settings name, or that is in PATH.

@@ -185,6 +185,8 @@ pub enum Protection {
         name: String,
         /// When it was seen verified.
         since: Duration,
+        /// How old it was then: it may be of a former life of ours.
+        aged: Duration,
     },
 }
 

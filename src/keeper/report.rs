@@ -66,6 +66,8 @@ pub(super) fn report(facts: &Facts) -> Report {
         None => {
             rows.push(row("archive", "unprotected", "UNPROTECTED: no store is configured (SUPAFLY_STORE)"));
             rows.push(row("backup", "unprotected", "UNPROTECTED: no store"));
+            // An alarm on it must not be silent just here.
+            values.insert("protected".to_owned(), false.into());
         }
         Some(store) => {
             rows.push(owner(store, facts.boottime));
@@ -89,8 +91,8 @@ pub(super) fn report(facts: &Facts) -> Report {
                 let age = facts.boottime.saturating_sub(*at).as_secs();
                 values.insert("owner_confirmed_age_seconds".to_owned(), age.into());
             }
-            if let Protection::Verified { since, .. } = &store.protection {
-                let age = facts.now.saturating_sub(*since).as_secs();
+            if let Protection::Verified { since, aged, .. } = &store.protection {
+                let age = (*aged + facts.now.saturating_sub(*since)).as_secs();
                 values.insert("backup_age_seconds".to_owned(), age.into());
             }
             let protected = matches!(
@@ -212,8 +214,8 @@ fn backup(store: &StoreFacts, now: Duration) -> Row {
         Protection::Running { at, protected: false } => {
             row(name, "unprotected", format!("UNPROTECTED until the first one is verified: {at}"))
         }
-        Protection::Verified { name: last, since } => {
-            row(name, "ok", format!("{last}, verified {} ago", age(now.saturating_sub(*since))))
+        Protection::Verified { name: last, since, aged } => {
+            row(name, "ok", format!("{last}, verified, {} old", age(*aged + now.saturating_sub(*since))))
         }
     }
 }

@@ -52,9 +52,18 @@ pub(crate) fn watch(
     watched.map_err(std::io::Error::from)
 }
 
-/// How many columns the terminal on stdout has.
+/// What a terminal has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
+
+/// The size of the terminal on stdout.
 #[must_use]
-pub fn terminal_width() -> Option<usize> {
+pub fn terminal_size() -> Option<TerminalSize> {
     use nix::libc;
     #[allow(unsafe_code, reason = "nix has no call for the window size without a macro that is unsafe too")]
     // SAFETY: TIOCGWINSZ fills a `winsize`, which is plain numbers and valid when zeroed.
@@ -63,5 +72,6 @@ pub fn terminal_width() -> Option<usize> {
         let mut size: libc::winsize = std::mem::zeroed();
         (libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size), size)
     };
-    (got == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+    (got == 0 && size.ws_col > 0 && size.ws_row > 0)
+        .then(|| TerminalSize { columns: size.ws_col.into(), rows: size.ws_row.into() })
 }

@@ -39,7 +39,7 @@ impl Machine {
             | State::Clearing { .. }
             | State::Backoff { .. } => {}
         }
-        self.leave(name, dependents, &Then::Down(Why::Asked(by.to_owned())))
+        self.leave(name, dependents, &Then::Down(Why::Asked(format!("asked by {by}"))))
     }
 
     pub(super) fn restart_one(
@@ -53,7 +53,7 @@ impl Machine {
             return refused;
         }
         let Some(service) = self.services.get(name) else { return unknown(name) };
-        let again = Then::Again(Why::Asked(by.to_owned()));
+        let again = Then::Again(Why::Asked(format!("asked by {by}")));
         match (service.state(), service.spec().kind) {
             // What was done once, others stand on.
             (State::Done, Kind::Oneshot) => match dependents {
@@ -98,8 +98,8 @@ impl Machine {
         let Some(service) = self.services.get_mut(name) else { return unknown(name) };
         match &mut service.state {
             State::Absent => {
-                let program = service.spec.exec.first().cloned().unwrap_or_default();
-                Answer::Rejected(format!("`{name}` is not installed: there is no program {program}"))
+                let program = service.spec.needed();
+                Answer::Rejected(format!("`{name}` is not installed: there is no program `{program}`"))
             }
             State::Waiting if waits.is_empty() => Answer::Nothing(format!("`{name}` is about to start")),
             State::Waiting => Answer::Nothing(format!("`{name}` waits for {waits}")),

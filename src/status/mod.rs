@@ -176,6 +176,7 @@ pub fn overall(
     }
     let mut starting = Vec::new();
     let mut broken = Vec::new();
+    let mut unfit = Vec::new();
     for s in machine.services() {
         let name = &s.spec().name;
         match s.state() {
@@ -185,7 +186,7 @@ pub fn overall(
             }
             State::Ready { .. } => {
                 if let Some(why) = unhealthy(s, reported.get(name), now) {
-                    broken.push(format!("{name}: {why}"));
+                    unfit.push(format!("{name}: {why}"));
                 }
             }
             State::GaveUp(given) => broken.push(format!("{name} gave up: {}", given.why)),
@@ -206,13 +207,13 @@ pub fn overall(
             }
         }
     }
-    if !broken.is_empty() {
-        return (Overall::Degraded, broken.join("; "));
+    // Whoever watches another says that it does not serve: while that is on its way up, nothing is wrong.
+    if broken.is_empty() && !starting.is_empty() {
+        unfit.insert(0, format!("not ready yet: {}", starting.join(", ")));
+        return (Overall::Starting, unfit.join("; "));
     }
-    if !starting.is_empty() {
-        return (Overall::Starting, format!("not ready yet: {}", starting.join(", ")));
-    }
-    (Overall::Ready, String::new())
+    broken.extend(unfit);
+    if broken.is_empty() { (Overall::Ready, String::new()) } else { (Overall::Degraded, broken.join("; ")) }
 }
 
 fn unhealthy(s: &Service, reported: Option<&Reported>, now: Instant) -> Option<String> {

@@ -83,6 +83,34 @@ fn ready_needs_a_young_and_good_report_of_whoever_must_report() {
 }
 
 #[test]
+fn who_says_that_another_does_not_serve_makes_nothing_worse_than_starting_while_that_starts() {
+    let mut scene = Scene::new();
+    let health = Some((false, "Postgres is not running".to_owned(), scene.now));
+    scene.machine = {
+        let mut keeper = ServiceSpec::minimal(named("keeper"), Kind::Daemon, vec!["/opt/keeper".to_owned()]);
+        keeper.reports_health = Some(Duration::from_secs(10));
+        let mut postgres =
+            ServiceSpec::minimal(named("postgres"), Kind::Daemon, vec!["/opt/postgres".to_owned()]);
+        postgres.ready = Ready::Notify;
+        let plan = Plan::new(vec![keeper, postgres], Duration::from_secs(9), BTreeSet::new()).unwrap();
+        Machine::new(plan, &BTreeSet::new(), scene.begun)
+    };
+    scene.step(Event::Tick);
+    scene.say("keeper", Happened::Spawned(Pid(10)));
+    scene.say("postgres", Happened::Spawned(Pid(11)));
+    scene.reported.insert(named("keeper"), Reported { health, ..Reported::default() });
+    let status = scene.status();
+    assert_eq!(status.state, Overall::Starting, "{}", status.reason);
+    assert_eq!(status.reason, "not ready yet: postgres; keeper: Postgres is not running");
+    scene.say("postgres", Happened::Ready);
+    let status = scene.status();
+    assert_eq!(
+        (status.state, status.reason.as_str()),
+        (Overall::Degraded, "keeper: Postgres is not running")
+    );
+}
+
+#[test]
 fn a_service_that_waits_says_for_whom() {
     let scene = Scene::new();
     let s = scene.status();

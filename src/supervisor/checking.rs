@@ -102,9 +102,11 @@ fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>) -> Checked {
         service: split.name,
         rungs: split.rungs.into_iter().map(|(signal, d)| Rung { signal, ms: d.as_millis() }).collect(),
     });
-    let assumed = match &args.machine {
-        Some(machine) => format!("assumed for machine {machine} of a platform"),
-        None => "assumed without a platform".to_owned(),
+    let set = settings.iter().find(|s| s.key == "stop_budget" && s.source != "default");
+    let assumed = match (set, &args.machine) {
+        (Some(set), _) => format!("set by {}", set.source),
+        (None, Some(machine)) => format!("assumed for machine {machine} of Fly"),
+        (None, None) => "assumed, because nobody set stop_budget".to_owned(),
     };
     Checked {
         settings,
@@ -122,7 +124,8 @@ fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>) -> Checked {
 fn table(checked: &Checked, args: &RunArgs) -> String {
     let mut out = format!("{:<16} {:<34} SOURCE\n", "SETTING", "VALUE");
     for Setting { key, value, source } in &checked.settings {
-        let _ = if value.chars().count() + source.chars().count() > 62 && value.chars().count() > 34 {
+        let value = if value.is_empty() { "-" } else { value };
+        let _ = if value.chars().count() > 34 {
             // Too long for one line: the source has its own.
             writeln!(out, "{key:<16} {value}\n{:<51} {source}", "")
         } else {
@@ -158,7 +161,7 @@ fn table(checked: &Checked, args: &RunArgs) -> String {
     let stop = &checked.stop;
     let _ = write!(
         out,
-        "\nthe whole stop: {} ({};\nwhoever stops us must wait longer than that), killing begins after {}\n",
+        "\nthe whole stop: {} ({}); killing begins after {};\nwhoever stops us must wait longer than the whole. Split, in the order of the stop:\n",
         ms(stop.budget_ms),
         stop.assumed,
         ms(stop.last_call_ms)

@@ -159,7 +159,7 @@ impl Driver {
         match happening {
             Happening::Signal(Asked::Stop(signal)) => {
                 tracing::info!(signal, "asked to stop");
-                self.feed(Event::Stop(signal.to_owned()));
+                self.feed(Event::Stop(format!("asked by {signal}")));
             }
             Happening::Signal(Asked::Child) => self.reap(),
             Happening::Signal(Asked::Hangup) => tracing::info!("SIGHUP is ignored"),

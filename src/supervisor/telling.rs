@@ -35,6 +35,11 @@ impl Driver {
                 State::Ready { up: Up { fitness: Fitness::Unfit(_), .. }, .. } => {
                     tracing::warn!(service = %name, state, detail, "{name} is {state}");
                 }
+                State::Clearing { ending, then: Then::Policy | Then::Failed(_), .. }
+                    if ending.code() != Some(0) =>
+                {
+                    tracing::warn!(service = %name, state, detail, "{name} ended unasked");
+                }
                 State::Waiting
                 | State::Absent
                 | State::Spawning { .. }

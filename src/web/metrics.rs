@@ -16,10 +16,11 @@ const KNOWN: &[(&str, &str)] = &[
     ("epoch", "The epoch that this machine owns."),
     ("archive_ready", "WAL files that wait to be archived."),
     ("archive_lag_bytes", "WAL written after the end of the last archived file."),
-    ("archive_last_age_seconds", "Time since a WAL file was last archived."),
+    ("archive_last_age_seconds", "Time since this keeper last archived a WAL file; absent before its first."),
     ("archive_last_lsn_bytes", "The end of the last archived WAL file, as a byte position."),
+    ("archive_last_info", "The name of the last archived file, value 1."),
     ("owner_confirmed_age_seconds", "Time since ownership was last confirmed."),
-    ("backup_age_seconds", "Time since the last base backup was verified."),
+    ("backup_age_seconds", "Age of the newest verified base backup."),
     ("protected", "Whether there is a verified base backup of this epoch."),
 ];
 
@@ -212,6 +213,40 @@ mod tests {
         }
         assert!(!text.contains("supafly_service_processes{service=\"setup\"}"), "it has no process");
         assert!(!text.contains("health_address"), "a text is no number");
+    }
+
+    /// `docs/metrics.md`: what is said of a status that has everything.
+    #[test]
+    fn the_page_of_metrics_names_every_metric_as_it_is_announced() {
+        let mut status = testkit::status();
+        for (key, _) in KNOWN {
+            status.services[0].values.insert((*key).to_owned(), 1.into());
+        }
+        let usage = Usage { resident: 4_096, cpu: Duration::from_millis(1_500), processes: 2 };
+        let text = render(&snapshot(status, 0), &Usages::from([("keeper".to_owned(), usage)]));
+        let mut rows = String::new();
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) else {
+                continue;
+            };
+            let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
+            let labels = lines.peek().and_then(|l| l.split_once('{')).map_or("", |(_, l)| l);
+            let labels: Vec<&str> =
+                labels.split(',').filter_map(|l| l.split_once('=')).map(|(label, _)| label).collect();
+            let _ = writeln!(rows, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
+        }
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let there = std::fs::read_to_string(page).unwrap();
+        let head = "| metric | type | labels | says |\n|---|---|---|---|\n";
+        let (before, table) = there.split_once(head).unwrap();
+        let after = table.split_once("\n\n").map_or("", |(_, after)| after);
+        let page_now = format!("{before}{head}{rows}\n{after}");
+        if std::env::var_os("SUPAFLY_BLESS").is_some() {
+            std::fs::write(page, &page_now).unwrap();
+        } else {
+            assert!(there == page_now, "docs/metrics.md is not what the code says: run `make docs`");
+        }
     }
 
     #[test]

@@ -350,3 +350,34 @@ fn level_and_time_are_those_of_the_line() {
     let levels: Vec<&str> = lines.iter().map(|o| o["level"].as_str().unwrap()).collect();
     assert_eq!(levels, ["error", "error", "info", "info"]);
 }
+
+#[test]
+fn a_follower_that_stops_reading_for_long_goes_on_where_it_is_and_is_told_what_it_missed() {
+    use std::io::{BufRead, BufReader, Write};
+    let mut w = World::new();
+    let talk = "line=$(head -c 900 /dev/zero | tr '\\0' x); n=0; \
+                while :; do for i in $(seq 60); do n=$((n + 1)); echo \"$n $line\"; done; sleep 0.05; done";
+    w.shell("loud", talk, "");
+    start_with(&mut w, Stdio::null());
+    w.until_state("loud", "ready");
+    let mut stream = std::os::unix::net::UnixStream::connect(w.path("run/control.sock")).unwrap();
+    stream.write_all(b"{\"v\":1,\"verb\":\"logs\",\"service\":\"loud\",\"follow\":true}\n").unwrap();
+    // Longer than any other client may take; its socket is full after the first half second.
+    std::thread::sleep(Duration::from_secs(11));
+    let mut lines = BufReader::new(stream).lines().skip(1);
+    let (mut last, mut missed, mut marks, mut seen) = (0, 0, 0, 0);
+    while seen < 3_000 {
+        let line = lines.next().expect("it hung up").unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if let Some(lost) = line.get("lost").and_then(serde_json::Value::as_u64) {
+            (missed, marks) = (missed + lost, marks + 1);
+            continue;
+        }
+        let number: u64 = line["message"].as_str().unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(last == 0 || number == last + 1 + missed, "{number} after {last}, {missed} marked");
+        (last, missed, seen) = (number, 0, seen + 1);
+    }
+    assert!(marks > 0);
+    drop(lines);
+    assert_eq!(w.stop(), 0);
+}

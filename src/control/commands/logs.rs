@@ -1,6 +1,7 @@
 //! `supafly logs`: what services have said lately, and with `-f` what they go on to say. The lines come from the
 //! supervisor's memory, so they are there whatever becomes of its own output.
 
+use super::written;
 use crate::control::client::{self, ClientError};
 use crate::exit::{Exit, Failure};
 use crate::os::output::{Level, Line, Shape};
@@ -44,7 +45,10 @@ struct Said {
 /// # Errors
 /// There is no supervisor, it says no, or it breaks off.
 pub fn logs(run: &Path, args: &LogArgs) -> Result<Exit, Failure> {
-    let failed = |e: ClientError| Failure::gave_up(e.to_string());
+    let failed = |e: ClientError| match e {
+        ClientError::Rejected(why) => Failure::new(Exit::No, why),
+        e @ (ClientError::Absent(_) | ClientError::Io { .. }) => Failure::gave_up(e.to_string()),
+    };
     let mut wanted = Vec::new();
     if let Some(service) = &args.service {
         wanted.push(("service", service.clone().into()));
@@ -55,19 +59,28 @@ pub fn logs(run: &Path, args: &LogArgs) -> Result<Exit, Failure> {
     let skip = args.lines.map_or(0, |n| lines.len().saturating_sub(n));
     let mut out = std::io::stdout().lock();
     for line in lines.iter().skip(skip) {
-        out.write_all(&shown(line, args.json)).map_err(unwritten)?;
+        if written(out.write_all(&shown(line, args.json)))?.is_gone() {
+            return Ok(Exit::Clean);
+        }
     }
-    out.flush().map_err(unwritten)?;
-    if !args.follow {
+    if written(out.flush())?.is_gone() || !args.follow {
         return Ok(Exit::Clean);
     }
     wanted.push(("after", newest.into()));
     wanted.push(("follow", true.into()));
-    let (_, lines) = client::lines(run, &wanted).map_err(failed)?;
-    for line in lines.lines() {
-        out.write_all(&shown(&line.map_err(broke)?, args.json))
-            .and_then(|()| out.flush())
-            .map_err(unwritten)?;
+    let (_, mut lines) = client::lines(run, &wanted).map_err(failed)?;
+    let mut line = String::new();
+    // What ends without a newline broke off in the middle.
+    while lines.read_line(&mut line).map_err(broke)? > 0 && line.ends_with('\n') {
+        let text = shown(line.trim_end_matches('\n'), args.json);
+        if written(out.write_all(&text).and_then(|()| out.flush()))?.is_gone() {
+            return Ok(Exit::Clean);
+        }
+        line.clear();
+    }
+    if super::ask(run).is_ok() {
+        let why = "the supervisor hung up: it has too many clients, and the oldest goes first";
+        return Err(Failure::gave_up(why));
     }
     let _ = writeln!(std::io::stderr().lock(), "supafly: the supervisor has gone");
     Ok(Exit::Clean)
@@ -75,10 +88,6 @@ pub fn logs(run: &Path, args: &LogArgs) -> Result<Exit, Failure> {
 
 fn broke(e: std::io::Error) -> Failure {
     Failure::gave_up(format!("the supervisor's lines broke off: {e}"))
-}
-
-fn unwritten(e: std::io::Error) -> Failure {
-    Failure::gave_up(format!("cannot write the lines: {e}"))
 }
 
 /// A line for people, or as it came. Pure.
@@ -110,7 +119,7 @@ mod tests {
     fn a_line_is_shown_as_the_supervisor_itself_would() {
         let line = r#"{"time":"2026-01-02T03:04:05Z","level":"warn","service":"web","run":3,"stream":"stderr","message":"a\u001bb"}"#;
         let text = String::from_utf8(shown(line, false)).unwrap();
-        assert_eq!(text, "2026-01-02T03:04:05Z web        WARN  a\\u{1b}b\n");
+        assert_eq!(text, "2026-01-02T03:04:05.000Z web        WARN  a\\u{1b}b\n");
         assert_eq!(String::from_utf8(shown(line, true)).unwrap(), format!("{line}\n"));
         assert_eq!(
             String::from_utf8(shown(r#"{"lost":3}"#, false)).unwrap(),

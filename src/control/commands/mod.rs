@@ -28,8 +28,30 @@ fn ask(run: &Path) -> Result<(Status, serde_json::Value), ClientError> {
     Ok((status, value))
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+/// Whether somebody still reads what we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Reads,
+    /// As `head` does when it has enough.
+    Gone,
+}
+
+impl Reader {
+    fn is_gone(self) -> bool {
+        self == Reader::Gone
+    }
+}
+
+/// A reader that has enough is no failure.
+fn written(written: std::io::Result<()>) -> Result<Reader, Failure> {
+    match written {
+        Ok(()) => Ok(Reader::Reads),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(e) => Err(Failure::gave_up(format!("cannot write the answer: {e}"))),
+    }
+}
+
+fn print(text: &str) -> Result<Reader, Failure> {
     let mut out = std::io::stdout();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|e| Failure::gave_up(format!("cannot write the answer: {e}")))
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }

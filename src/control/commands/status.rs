@@ -45,8 +45,7 @@ pub fn status(run: &Path, shown: Shown, watch: Watch) -> Result<Exit, Failure> {
             }
             Watch::On if terminal && shown == Shown::Table => {
                 let table = once(&status, &value, shown, terminal);
-                // Home, the table with each line cleared to its end, and what was below it away.
-                print(&format!("\x1b[H{}\x1b[J", table.replace('\n', "\x1b[K\n")))?;
+                print(&in_place(&table, crate::os::terminal_size().map_or(24, |size| size.rows)))?;
             }
             Watch::On => {
                 let now = ageless(&value);
@@ -56,7 +55,9 @@ pub fn status(run: &Path, shown: Shown, watch: Watch) -> Result<Exit, Failure> {
                         Shown::Json => format!("{value}\n"),
                         Shown::Table => once(&status, &value, shown, terminal) + "\n",
                     };
-                    print(&text)?;
+                    if print(&text)?.is_gone() {
+                        return Ok(Exit::Clean);
+                    }
                 }
             }
         }
@@ -67,9 +68,35 @@ pub fn status(run: &Path, shown: Shown, watch: Watch) -> Result<Exit, Failure> {
 fn once(status: &Status, value: &Value, shown: Shown, terminal: bool) -> String {
     match shown {
         Shown::Json => format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()),
-        Shown::Table if terminal => render(status, crate::os::terminal_width().unwrap_or(80), Colour::On),
+        Shown::Table if terminal => {
+            // Whoever sets NO_COLOR wants none (no-color.org).
+            let plain = crate::facts::environment().get("NO_COLOR").is_some_and(|v| !v.is_empty());
+            let colour = if plain { Colour::Off } else { Colour::On };
+            render(status, crate::os::terminal_size().map_or(80, |size| size.columns), colour)
+        }
         Shown::Table => render(status, 80, Colour::Off),
     }
+}
+
+/// Home, the table with each line cleared to its end, and what was below it away. What is longer than the terminal is
+/// high would scroll at each turn: it is cut, and that is said. Pure.
+fn in_place(table: &str, rows: usize) -> String {
+    let lines: Vec<&str> = table.lines().collect();
+    let room = rows.saturating_sub(1).max(2);
+    let mut shown = lines.clone();
+    let more = lines.len().saturating_sub(room);
+    if more > 0 {
+        shown.truncate(room - 1);
+    }
+    let mut out = "\x1b[H".to_owned();
+    for line in shown {
+        out.push_str(line);
+        out.push_str("\x1b[K\n");
+    }
+    if more > 0 {
+        out.push_str(&format!("… {} more lines: the terminal is too low …\x1b[K\n", more + 1));
+    }
+    out + "\x1b[J"
 }
 
 /// A status without what grows by itself: two that are equal so far show the same. Pure.
@@ -95,6 +122,19 @@ fn ageless(value: &Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_table_in_place_never_scrolls() {
+        let table = |lines: usize| (0..lines).map(|n| format!("line {n}\n")).collect::<String>();
+        let whole = in_place(&table(23), 24);
+        assert!(
+            whole.starts_with("\x1b[Hline 0\x1b[K\n") && whole.ends_with("line 22\x1b[K\n\x1b[J"),
+            "{whole}"
+        );
+        let cut = in_place(&table(30), 24);
+        assert_eq!(cut.matches('\n').count(), 23);
+        assert!(cut.contains("line 21\x1b[K\n… 8 more lines"), "{cut}");
+    }
 
     #[test]
     fn an_older_status_is_the_same_and_another_state_is_not() {
