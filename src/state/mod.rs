@@ -14,6 +14,7 @@
 //! never started again before that: a new postmaster must not meet old backends.
 
 mod downward;
+mod due;
 mod freezing;
 mod ladder;
 mod machine;
