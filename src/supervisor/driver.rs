@@ -67,6 +67,8 @@ pub(super) struct Driver {
     /// Why we cannot look at processes, while we cannot.
     pub(super) blind: Option<String>,
     pub(super) freezers: Vec<oneshot::Sender<server::Answer>>,
+    /// A freeze was accepted, and what became of it is not said yet.
+    pub(super) freeze_open: bool,
     pub(super) shown: BTreeMap<ServiceName, (&'static str, Instant)>,
     pub(super) stop_told: bool,
     /// Limit of open files before we raised our own.
@@ -187,7 +189,9 @@ impl Driver {
 
     /// Tells the machine, and does what comes out until nothing more does.
     pub(super) fn feed(&mut self, event: Event) -> Answer {
+        let freeze = matches!(event, Event::Freeze(_));
         let (actions, answer) = self.machine.step(event, Instant::now());
+        self.freeze_open |= freeze && answer == Answer::Accepted;
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             if let Some(event) = self.perform(action) {

@@ -131,9 +131,9 @@ impl Driver {
         })
     }
 
-    /// Whoever asked for a freeze over the control socket hears when it is done, or not.
+    /// What became of a freeze, once: in the log, and to whoever asked for it over the control socket.
     pub(super) fn tell_freezers(&mut self) {
-        if self.freezers.is_empty() {
+        if !self.freeze_open && self.freezers.is_empty() {
             return;
         }
         let answer = match self.machine.whole() {
@@ -146,6 +146,13 @@ impl Driver {
                 server::Answer::Rejected("everything is stopping".to_owned())
             }
         };
+        // Who asked by a signal finds it in the log only.
+        if std::mem::take(&mut self.freeze_open) {
+            match &answer {
+                server::Answer::Rejected(why) => tracing::warn!("not frozen: {why}"),
+                _ => tracing::info!("everything that freezes stands, and that is proved"),
+            }
+        }
         for freezer in self.freezers.drain(..) {
             // Who has gone meanwhile need not be told.
             let _ = freezer.send(answer.clone());
