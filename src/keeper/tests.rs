@@ -222,8 +222,10 @@ async fn the_drain_ships_what_postgres_left_ready_but_nothing_of_a_directory_tha
 async fn behind_a_file_that_a_person_must_look_at_nothing_is_stored() {
     let home = Home::new(Origin::Fresh).await;
     home.memory.plant(&home.key(0), codec::pack(b"another history").unwrap());
-    home.ready(0..3);
+    home.ready(0..1);
     assert_eq!(exit(&home.push(0).await), Exit::No);
+    // What is known to differ keeps back what comes after it. (What was on its way already is another matter: ADR 5.)
+    home.ready(1..3);
     let outbox = Arc::clone(&home.keeper.archive().unwrap().outbox);
     let before = home.memory.objects();
     outbox.run_ahead(&home.settings.pgdata().join("pg_wal"), None);

@@ -161,7 +161,7 @@ fn table(checked: &Checked, args: &RunArgs) -> String {
     let stop = &checked.stop;
     let _ = write!(
         out,
-        "\nthe whole stop: {} ({}); killing begins after {};\nwhoever stops us must wait longer than the whole. Split, in the order of the stop:\n",
+        "\nthe whole stop: {} ({}); killing begins after {};\nwhoever stops us must wait longer than that. In the order of the stop:\n",
         ms(stop.budget_ms),
         stop.assumed,
         ms(stop.last_call_ms)

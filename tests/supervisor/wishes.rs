@@ -44,6 +44,7 @@ scenario!(a_restart_restarts_no_dependent_and_with_them_all_in_order, |w| {
     three(w);
     let (code, text) = w.says(&["restart", "db"]);
     assert_eq!(code, 0, "{text}");
+    until("its mark", || (w.lines("marks").len() == 5).then_some(()));
     assert_eq!(w.lines("marks")[3..], ["stopped db", "up db"]);
     let (code, text) = w.says(&["restart", "--with-dependents", "db"]);
     assert_eq!(code, 0, "{text}");
