@@ -148,9 +148,10 @@ impl Driver {
         };
         // Who asked by a signal finds it in the log only.
         if std::mem::take(&mut self.freeze_open) {
-            match &answer {
-                server::Answer::Rejected(why) => tracing::warn!("not frozen: {why}"),
-                _ => tracing::info!("everything that freezes stands, and that is proved"),
+            if let server::Answer::Rejected(why) = &answer {
+                tracing::warn!("not frozen: {why}");
+            } else {
+                tracing::info!("everything that freezes stands, and that is proved");
             }
         }
         for freezer in self.freezers.drain(..) {
