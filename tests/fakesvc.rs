@@ -10,6 +10,7 @@
 //! milliseconds) · `until FILE` (that it exists) · `on SIGNAL CODE` (only this one ends it, TERM does not) ·
 //! `slow MS FILE NAME` (at TERM mark `stopping NAME`, later `stopped NAME`) · `signals FILE` (mark each, end at none) ·
 //! `hold FILE` (keep it open) · `raise SIGNAL` · `hog MB` (of memory, kept) · `trace PID` (stop it as a debugger does)
+//! · `headless` (its first thread ends, another stays)
 //! · `run PROGRAM` (and wait for it) · `alive MS` (say so, for ever) · `fade MS` (until TERM, and so long after it)
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
@@ -148,6 +149,7 @@ fn main() -> ExitCode {
                     std::thread::sleep(every);
                 }
             }
+            "headless" => headless(),
             "trace" => trace(word().parse().expect("a pid")),
             "wait" => loop {
                 std::thread::sleep(Duration::from_secs(3_600));
@@ -206,6 +208,15 @@ fn trace(pid: i32) {
         // Every stop is kept, every signal with it; only the end is let through.
         while libc::waitpid(pid, &raw mut status, libc::__WALL) == pid && !libc::WIFSIGNALED(status) {}
     }
+}
+
+/// Ends the first thread alone: the process looks like a zombie, and lives.
+#[allow(unsafe_code, reason = "no library ends the first thread alone")]
+fn headless() {
+    std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3_600)));
+    // SAFETY: a number only; this thread holds nothing that the other needs.
+    // JUSTIFICATION: the system call itself ends one thread, the C library's `exit` all.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
 fn run(script: &str) -> std::io::Result<std::process::Child> {

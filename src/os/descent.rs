@@ -335,7 +335,10 @@ pub fn empty(scan: impl Fn() -> std::io::Result<Vec<Process>>) -> Pass {
 pub fn stopped(scan: impl Fn() -> std::io::Result<Vec<Process>>) -> Pass {
     let look = || {
         let found = scan().ok()?;
-        found.iter().all(Process::is_stopped).then(|| found.iter().map(|p| p.who).collect::<Vec<_>>())
+        found
+            .iter()
+            .all(|p| procfs::stands(p.who.pid))
+            .then(|| found.iter().map(|p| p.who).collect::<Vec<_>>())
     };
     match (look(), look()) {
         (Some(a), Some(b)) if a == b => Pass::Proved,
@@ -359,10 +362,10 @@ pub fn signal_one(who: Who, signal: Signal) {
                 }
                 true
             }
-            _ => nix::errno::Errno::last() != nix::errno::Errno::ENOSYS,
+            _ => nix::errno::Errno::last() == nix::errno::Errno::ESRCH,
         }
     };
-    // A kernel (or a sandbox) without pidfds: compare, then signal.
+    // A kernel (or a sandbox) without pidfds, or no descriptor left for one: compare, then signal.
     if !sent && procfs::start_of(who.pid) == Some(who.start) {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(who.pid), signal);
     }

@@ -3,8 +3,8 @@
 //! The message says nothing of who sent it; SCM_CREDENTIALS does. The supervisor believes it only from the descent of
 //! the current run, so neither a stranger nor a left-over of a former run can declare a service ready.
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
-use std::io::IoSliceMut;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -66,22 +66,38 @@ impl NotifySocket {
     }
 }
 
+/// Takes one datagram. There is room for the credentials of its sender and for nothing else: descriptors that somebody
+/// sends along are closed by the kernel before they are ours, however many they are.
+#[allow(
+    unsafe_code,
+    reason = "nix gives up on a message that was cut off, and leaves open what came with it"
+)]
 fn receive(fd: &OwnedFd) -> std::io::Result<Option<Message>> {
     let mut buffer = [0_u8; 4_096];
-    let mut space = nix::cmsg_space!(UnixCredentials, [i32; 16]);
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let received = recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-    let bytes = received.bytes;
-    let mut pid = None;
-    for message in received.cmsgs()? {
-        if let ControlMessageOwned::ScmCredentials(from) = message {
-            pid = Some(from.pid());
-        } else if let ControlMessageOwned::ScmRights(fds) = message {
-            // Nobody asked for descriptors: taken only to be closed.
-            fds.into_iter().map(super::spawn::own).for_each(drop);
-        }
-    }
+    // A header and `struct ucred`, aligned: 32 bytes.
+    let mut control = [0_u64; 4];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: the header is plain data, valid when zeroed, and leads to live locals with their lengths; the kernel wrote
+    // what CMSG_FIRSTHDR finds, and whole credentials lie behind it when its type and length say so.
+    // JUSTIFICATION: whoever may notify could otherwise take every descriptor that we have.
+    let (bytes, pid) = unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control) as _;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+        let bytes = libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags);
+        let Ok(bytes) = usize::try_from(bytes) else { return Err(std::io::Error::last_os_error()) };
+        let first = libc::CMSG_FIRSTHDR(&raw const header);
+        let whole = libc::CMSG_LEN(size_of::<libc::ucred>() as _) as usize;
+        let credentials = !first.is_null()
+            && (*first).cmsg_level == libc::SOL_SOCKET
+            && (*first).cmsg_type == libc::SCM_CREDENTIALS
+            && (*first).cmsg_len as usize >= whole;
+        let pid = credentials.then(|| libc::CMSG_DATA(first).cast::<libc::ucred>().read_unaligned().pid);
+        (bytes, pid)
+    };
     let (Some(pid), Some(Ok(text))) = (pid, buffer.get(..bytes).map(std::str::from_utf8)) else {
         return Ok(None);
     };

@@ -2,20 +2,27 @@
 //! the cgroup's `memory.events`, is called by its name. Where there is no such file, nothing is claimed.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Watches the counter of our own cgroup.
 #[derive(Debug)]
 pub struct OomWatch {
     file: Option<PathBuf>,
     seen: u64,
+    /// Kills that nobody was named for yet, and until when they count.
+    left: u64,
+    until: Option<Instant>,
 }
+
+/// How long after a rise of the counter an end may still belong to it: more than one may have died of one want.
+const TOGETHER: Duration = Duration::from_secs(2);
 
 impl OomWatch {
     /// Finds the cgroup and remembers its count.
     #[must_use]
     pub fn new() -> OomWatch {
         let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let mut watch = OomWatch { file: None, seen: 0 };
+        let mut watch = OomWatch { file: None, seen: 0, left: 0, until: None };
         for file in counters(&cgroups) {
             watch.file = Some(file);
             if let Some(seen) = watch.count() {
@@ -23,7 +30,7 @@ impl OomWatch {
                 return watch;
             }
         }
-        OomWatch { file: None, seen: 0 }
+        OomWatch { file: None, seen: 0, left: 0, until: None }
     }
 
     fn count(&self) -> Option<u64> {
@@ -31,11 +38,16 @@ impl OomWatch {
         text.lines().find_map(|l| l.strip_prefix("oom_kill "))?.trim().parse().ok()
     }
 
-    /// Whether the killer struck since we last asked.
-    pub fn struck(&mut self) -> bool {
-        let Some(now) = self.count() else { return false };
-        let struck = now > self.seen;
-        self.seen = now;
+    /// Whether the killer struck once more than we asked.
+    pub fn struck(&mut self, now: Instant) -> bool {
+        let Some(count) = self.count() else { return false };
+        if count > self.seen {
+            self.left = count - self.seen;
+            self.until = Some(now + TOGETHER);
+            self.seen = count;
+        }
+        let struck = self.left > 0 && self.until.is_some_and(|until| now <= until);
+        self.left = self.left.saturating_sub(1);
         struck
     }
 }
@@ -65,6 +77,21 @@ fn counters(cgroups: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_that_died_of_one_want_are_both_named_and_a_later_end_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("memory.events");
+        let write = |n: u64| std::fs::write(&file, format!("low 0\noom_kill {n}\n")).unwrap();
+        write(3);
+        let mut watch = OomWatch { file: Some(file.clone()), seen: 3, left: 0, until: None };
+        let now = Instant::now();
+        assert!(!watch.struck(now));
+        write(5);
+        assert!(watch.struck(now) && watch.struck(now) && !watch.struck(now));
+        write(7);
+        assert!(watch.struck(now) && !watch.struck(now + Duration::from_secs(60)));
+    }
 
     #[test]
     fn the_counter_is_looked_for_where_either_version_has_it() {

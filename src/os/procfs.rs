@@ -34,11 +34,6 @@ impl Process {
     pub const fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
-    /// Stopped by a signal (or a debugger).
-    #[must_use]
-    pub const fn is_stopped(&self) -> bool {
-        matches!(self.state, 'T' | 't')
-    }
 }
 
 /// Whether `/proc` shows our own pid namespace; otherwise its numbers must not be used.
@@ -90,6 +85,18 @@ fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Whether every thread of a process is stopped by a signal. A debugger's stop is none: the debugger ends it when it
+/// likes. The state of a process is that of its first thread, and others may still be in the middle of a write.
+#[must_use]
+pub fn stands(pid: i32) -> bool {
+    let stands = |entry: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read(entry.ok()?.path().join("stat")).ok()?;
+        Some(matches!(after_name(&String::from_utf8_lossy(&stat))?.chars().next()?, 'T' | 'Z' | 'X' | 'x'))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .is_ok_and(|mut threads| threads.all(|entry| stands(entry) == Some(true)))
+}
+
 /// The start time of a process, or `None` when there is none of that number.
 #[must_use]
 pub fn start_of(pid: i32) -> Option<u64> {
@@ -117,13 +124,19 @@ pub fn variable(pid: i32, name: &str) -> Option<String> {
 
 /// State, parent and start time. The name in parentheses may hold anything, parentheses and newlines included.
 fn parse_stat(stat: &str) -> Option<(char, i32, u64)> {
-    let rest = stat.get(stat.rfind(')')? + 1..)?;
-    let mut fields = rest.split_ascii_whitespace();
+    let mut fields = after_name(stat)?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
-    // Field 22 of the whole; state is field 3 and parent field 4.
-    let start = fields.nth(17)?.parse().ok()?;
+    // Fields 20 and 22 of the whole; state is field 3 and parent field 4.
+    let threads: u32 = fields.nth(15)?.parse().ok()?;
+    let start = fields.nth(1)?.parse().ok()?;
+    // A process whose first thread has ended lives on in the others.
+    let state = if state == 'Z' && threads > 1 { 'S' } else { state };
     Some((state, parent, start))
+}
+
+fn after_name(stat: &str) -> Option<&str> {
+    stat.get(stat.rfind(')')? + 1..).map(str::trim_start)
 }
 
 fn parse_groups(status: &str) -> Vec<u32> {
@@ -140,6 +153,10 @@ mod tests {
     fn a_name_full_of_parentheses_does_not_confuse_the_stat_line() {
         let stat = "42 (a) R 1 (b)) S 7 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 991 0 0";
         assert_eq!(parse_stat(stat), Some(('S', 7, 991)));
+        let zombie = "42 (x) Z 7 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 991 0 0";
+        assert_eq!(parse_stat(zombie), Some(('Z', 7, 991)));
+        let headless = zombie.replace(" 1 0 991", " 2 0 991");
+        assert_eq!(parse_stat(&headless), Some(('S', 7, 991)), "its other thread lives");
         assert_eq!(parse_stat("42 (x"), None);
         assert_eq!(parse_stat(""), None);
     }

@@ -112,11 +112,11 @@ pub(super) fn spawn(request: &SpawnRequest) -> Result<Spawned, SpawnError> {
     let (stderr, stderr_child) = pipe().map_err(failed("make a pipe for its stderr"))?;
     let (told, tell) = pipe().map_err(failed("make a pipe for its errors"))?;
     if let Some(who) = request.identity.as_ref().filter(|who| who.uid != nix::unistd::geteuid().as_raw()) {
-        // A pipe belongs to who made it; without this a service could not open its own /dev/stderr.
+        // A pipe belongs to who made it; without this a service could not open its own /dev/stderr. That is no reason
+        // not to start it where we may change users and not owners.
         for fd in [&stdout_child, &stderr_child] {
             let (uid, gid) = (nix::unistd::Uid::from_raw(who.uid), nix::unistd::Gid::from_raw(who.gid));
-            nix::unistd::fchown(fd, Some(uid), Some(gid))
-                .map_err(|e| failed("give it its output")(e.into()))?;
+            let _ = nix::unistd::fchown(fd, Some(uid), Some(gid));
         }
     }
     for fd in [&stdout, &stderr] {
@@ -413,20 +413,29 @@ impl Prepared {
         if kept != 0 { unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) } } else { 0 }
     }
 
-    /// Another user than root has what was kept only as ambient capabilities.
+    /// Another user than root has what was kept only as ambient capabilities. Root gets at exec what the bounding set has
+    /// left, and what we ourselves were given as inheritable besides: that goes here.
     fn ambient(&mut self) -> libc::c_int {
-        let Some(kept) = self.capabilities.filter(|kept| *kept != 0) else { return 0 };
-        if self.identity.as_ref().is_none_or(|(uid, ..)| *uid == 0) {
-            return 0;
-        }
+        let Some(kept) = self.capabilities else { return 0 };
         let (low, high) = ((kept & 0xffff_ffff) as u32, (kept >> 32) as u32);
         // linux/capability.h: version 3, and effective, permitted, inheritable, twice 32 bits.
-        let header = [0x2008_0522_u32, 0];
-        let data = [low, low, low, high, high, high];
+        let mut header = [0x2008_0522_u32, 0];
+        let mut data = [0_u32; 6];
+        let root = self.identity.as_ref().is_none_or(|(uid, ..)| *uid == 0);
         // SAFETY: two live locals of the shape that version 3 asks for.
         unsafe {
+            if libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) != 0 {
+                return -1;
+            }
+            data = match root {
+                true => [data[0], data[1], data[2] & low, data[3], data[4], data[5] & high],
+                false => [low, low, low, high, high, high],
+            };
             if libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) != 0 {
                 return -1;
+            }
+            if root {
+                return 0;
             }
             for number in (0..64_u64).filter(|n| kept & (1 << n) != 0) {
                 if libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, number, 0, 0) != 0 {

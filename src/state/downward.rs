@@ -2,7 +2,8 @@
 
 use super::machine::{Cause, Machine, Whole};
 use super::mutant::{self, Mutant};
-use super::service::{Forced, Phase};
+use super::service::Forced;
+use super::states::Phase;
 use super::{Action, End, Service, State, Then, Why};
 use crate::exit::Exit;
 use crate::spec::ServiceName;

@@ -12,7 +12,7 @@
 
 use super::machine::{Answer, Machine, Whole};
 use super::mutant::{self, Mutant};
-use super::service::{Before, Held, Phase};
+use super::states::{Before, Held, Phase};
 use super::{Action, Run, Service, State};
 use crate::spec::{Freezing, Kind, ServiceName};
 use std::time::{Duration, Instant};
@@ -171,16 +171,20 @@ impl Machine {
             match (s.state().phase(), s.spec.kind) {
                 (Phase::Spawning, _) => Some(format!("`{name}` is being started")),
                 (Phase::Stopping | Phase::Clearing, _) => Some(format!("`{name}` is going down")),
+                (Phase::Running, _) if self.leaving.contains_key(name) => {
+                    Some(format!("`{name}` is going down"))
+                }
                 (Phase::Running, Kind::Oneshot) => Some(format!("`{name}` is at work, and ends by itself")),
                 (Phase::Running, Kind::Daemon) | (Phase::Resting, _) => None,
             }
         })
     }
 
-    /// Whether this service may be started now: what stands is not joined by others.
+    /// Whether this service may be started now: what is to go does not come up first, and what stands is not joined by
+    /// others.
     pub(super) fn may_start(&self, service: &Service) -> bool {
         match &self.whole {
-            Whole::Up => true,
+            Whole::Up => !self.leaving.contains_key(service.name()),
             Whole::Freezing { .. } | Whole::Frozen { .. } => {
                 service.spec.freezing == Freezing::GoesOn || mutant::is(Mutant::StartWhileFrozen)
             }

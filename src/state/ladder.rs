@@ -57,7 +57,7 @@ impl Service {
         self.on_rung(plan, now)
     }
 
-    fn settle(&mut self, then: Then, now: Instant) {
+    pub(super) fn settle(&mut self, then: Then, now: Instant) {
         match then {
             Then::Down(why) => self.set(State::Down(why), now),
             Then::Again(_) => self.anew(now),
@@ -152,7 +152,7 @@ impl Service {
                 self.settle(then, now);
                 Vec::new()
             }
-            // Down is for good: there is nothing to fence, and how it went down must stay known.
+            // Nothing of it lives; whether somebody may start it again is decided over all services.
             State::Absent | State::Down(_) => Vec::new(),
         }
     }

@@ -2,8 +2,9 @@
 
 use super::mutant::{self, Mutant};
 use super::outage;
-use super::service::{Installed, Phase};
+use super::service::Installed;
 use super::single::Again;
+use super::states::Phase;
 use super::{Action, Dependents, Happened, Run, Service, Stage, State, Then, Why};
 use crate::exit::Exit;
 use crate::plan::Plan;
@@ -346,6 +347,7 @@ impl Machine {
         if let Whole::Ended(_) = self.whole {
             return Answer::Nothing("everything has stopped".to_owned());
         }
+        let stopping = self.is_stopping();
         let fenced: Vec<_> =
             self.services.values_mut().filter(|s| s.spec().fence_by.as_ref() == Some(by)).collect();
         if fenced.is_empty() {
@@ -353,6 +355,10 @@ impl Machine {
         }
         for service in fenced {
             actions.extend(service.fence(why, now));
+            // Somebody could start it again. In the whole stop nobody can, and how it went down must stay known.
+            if !stopping && matches!(service.state, State::Down(_)) {
+                service.settle(Then::Held(Why::Fenced(why.to_owned())), now);
+            }
         }
         Answer::Accepted
     }
@@ -454,7 +460,10 @@ impl Machine {
         // A restart that is due asks again for what it requires: a held or failed one keeps it down like a first start.
         let unmet = |s: &Service| {
             let due = matches!(s.state(), State::Backoff { until, .. } if *until <= now);
-            let serves = |n: &ServiceName| self.services.get(n).is_some_and(Service::serves);
+            // What is to go is no ground any more.
+            let serves = |n: &ServiceName| {
+                !self.leaving.contains_key(n) && self.services.get(n).is_some_and(Service::serves)
+            };
             due && self.may_start(s)
                 && !s.spec().requires.iter().all(serves)
                 && !mutant::is(Mutant::RequiresIgnoredOnRestart)
@@ -492,11 +501,19 @@ impl Machine {
 
     /// Whether this service will not come by itself: it gave up, is absent, or waits for one that will not come.
     fn without(&self, service: &Service) -> bool {
-        let blocked = |s: &Service| {
-            matches!(s.state(), State::Waiting)
-                && s.spec().requires.iter().filter_map(|n| self.services.get(n)).any(|r| self.without(r))
-        };
-        service.is_without() || blocked(service)
+        // Each is looked at once: the ways through a graph are many more than its services.
+        let mut seen = BTreeSet::new();
+        let mut open = vec![service];
+        while let Some(next) = open.pop() {
+            if next.is_without() {
+                return true;
+            }
+            if matches!(next.state(), State::Waiting) {
+                let further = next.spec().requires.iter().filter_map(|n| self.services.get(n));
+                open.extend(further.filter(|s| seen.insert(s.name())));
+            }
+        }
+        false
     }
 
     /// Whether this service will not come by itself, for the status.

@@ -22,13 +22,15 @@ mod outage;
 mod policy;
 mod service;
 mod single;
+mod states;
 #[cfg(test)]
 mod tests;
 
 pub use freezing::Stage;
 pub use machine::{Answer, Cause, Event, Machine, Whole};
-pub use service::{Before, Fitness, Held, Installed, Phase, Service, State, Up};
+pub use service::{Installed, Service};
 pub use single::Dependents;
+pub use states::{Before, Fitness, Held, Phase, State, Up};
 
 use crate::spec::{GivesUp, ServiceName};
 use nix::sys::signal::Signal;

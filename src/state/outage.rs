@@ -2,7 +2,7 @@
 //! failure, and stay away for half a minute after the other has returned (`after_outage`).
 
 use super::machine::Machine;
-use super::service::{Fitness, State};
+use super::states::{Fitness, State};
 use super::{Action, Then, Why};
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 
 use super::machine::{Answer, Machine, Whole};
 use super::mutant::{self, Mutant};
-use super::service::Phase;
-use super::{Action, End, GivenUp, State, Then, Why};
+use super::states::Phase;
+use super::{Action, End, Ending, GivenUp, State, Then, Why};
 use crate::spec::{Kind, ServiceName};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -117,13 +117,23 @@ impl Machine {
                 true => Answer::Accepted,
                 false => Answer::Nothing(format!("`{name}` runs already")),
             },
+            State::Clearing { then: Then::Policy, ending: Ending::Exited(0), .. }
+                if service.spec.kind == Kind::Oneshot =>
+            {
+                Answer::Nothing(format!("`{name}` is done; `restart` would run it again"))
+            }
             State::Stopping { then, .. } | State::Clearing { then, .. } => match then {
                 Then::Held(why) => held(name, &why.to_string()),
-                Then::Down(why) => {
+                // Its policy might as well give up now.
+                Then::Down(why) | Then::Failed(why) => {
                     *then = Then::Again(why.clone());
                     Answer::Accepted
                 }
-                Then::Again(_) | Then::Policy | Then::Failed(_) => {
+                Then::Policy => {
+                    *then = Then::Again(Why::Asked("asked to start".to_owned()));
+                    Answer::Accepted
+                }
+                Then::Again(_) => {
                     Answer::Nothing(format!("`{name}` is on its way down and will be started again"))
                 }
             },

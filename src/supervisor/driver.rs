@@ -207,6 +207,7 @@ impl Driver {
                 late = crate::spec::duration::show(late),
                 "we stood still; deadlines move by as much"
             );
+            self.waiting_for_lock.iter_mut().for_each(|(.., until)| *until += late);
             self.feed(Event::Overslept(late + GRACE));
         }
     }
@@ -303,7 +304,7 @@ impl Driver {
         match how {
             How::Exit(code) => Ending::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
             How::Signal { number, .. }
-                if number == Signal::SIGKILL as i32 && !killed_by_us && self.oom.struck() =>
+                if number == Signal::SIGKILL as i32 && !killed_by_us && self.oom.struck(Instant::now()) =>
             {
                 Ending::OomKilled
             }

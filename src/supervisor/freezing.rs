@@ -5,12 +5,14 @@
 //! have begun in between. Names of programs are compared (`/proc/PID/comm`), which needs no privilege.
 
 use super::driver::{Driver, Owner};
+use super::perform::kill_group;
 use crate::control::server;
 use crate::os::descent::{self, Pass};
 use crate::os::procfs;
 use crate::spec::Helpers;
 use crate::state::{Answer, Event, Happened, Run, Whole};
 use nix::sys::signal::Signal;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// How soon we look again whether everything stands.
@@ -44,7 +46,7 @@ impl Driver {
             return Some(Happened::Busy(why));
         }
         let life = self.lives.get_mut(&run)?;
-        life.freezing = true;
+        (life.freezing, life.thawing) = (true, false);
         if let Some(pid) = life.leader {
             self.processes.signal(pid, Signal::SIGSTOP);
         }
@@ -54,7 +56,7 @@ impl Driver {
     fn freeze_on(&mut self, run: Run) -> Option<Happened> {
         descent::signal_all(Signal::SIGSTOP, || self.members(run));
         if descent::stopped(|| self.members(run)) != Pass::Proved {
-            self.recheck = Some(Instant::now() + RECHECK);
+            self.look_again();
             return None;
         }
         let busy = self.work_under_way(run);
@@ -63,8 +65,15 @@ impl Driver {
         Some(busy.map_or(Happened::Frozen, Happened::Busy))
     }
 
-    /// Looks again at those who did not stand yet.
+    fn look_again(&mut self) {
+        let soon = Instant::now() + RECHECK;
+        self.recheck = Some(self.recheck.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Looks again at those who did not stand yet, and at those who were not seen when they were to go on.
     pub(super) fn freeze_further(&mut self) {
+        let thawing: Vec<_> = self.lives.iter().filter(|(_, l)| l.thawing).map(|(run, _)| *run).collect();
+        thawing.into_iter().for_each(|run| self.thaw(run));
         let freezing: Vec<_> =
             self.lives.iter().filter(|(_, l)| l.freezing).map(|(run, l)| (*run, l.name.clone())).collect();
         for (run, name) in freezing {
@@ -77,16 +86,23 @@ impl Driver {
         }
     }
 
-    /// Everybody of a run goes on, children first: a leader finds them as it left them.
+    /// Everybody of a run goes on, children first: a leader finds them as it left them. Whoever cannot be seen now (no
+    /// descriptor is left to look with) goes on later, but the leader and its group do at once.
     pub(super) fn thaw(&mut self, run: Run) {
-        if let Some(life) = self.lives.get_mut(&run) {
-            life.freezing = false;
-        }
+        let blind = Cell::new(false);
         descent::signal_all(Signal::SIGCONT, || {
-            let mut members = self.members(run)?;
+            let mut members = self.members(run).inspect_err(|_| blind.set(true))?;
             members.reverse();
             Ok(members)
         });
+        let Some(life) = self.lives.get_mut(&run) else { return };
+        (life.freezing, life.thawing) = (false, blind.get());
+        if blind.get() {
+            if let Some(pid) = life.leader {
+                kill_group(pid, Signal::SIGCONT);
+            }
+            self.look_again();
+        }
     }
 
     /// A signal that means something to this service alone.
@@ -102,9 +118,14 @@ impl Driver {
         if spec.helpers == Helpers::Resident {
             return None;
         }
-        let own = procfs::program(life.leader?)?;
+        let leader = life.leader?;
+        let members = match self.members(run) {
+            Ok(members) => members,
+            Err(why) => return Some(format!("the processes of `{}` cannot be seen: {why}", life.name)),
+        };
+        let own = procfs::program(leader)?;
         let probe = |pid| matches!(self.processes.owner(pid), Some(Owner::Probe(_)));
-        self.members(run).ok()?.into_iter().filter(|p| !probe(p.who.pid)).find_map(|p| {
+        members.into_iter().filter(|p| !probe(p.who.pid)).find_map(|p| {
             let program = procfs::program(p.who.pid).filter(|program| *program != own)?;
             Some(format!("`{}` has work under way: {program}, pid {}", life.name, p.who.pid))
         })

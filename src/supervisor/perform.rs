@@ -9,7 +9,7 @@ use crate::os::output::Capture;
 use crate::os::procfs::{self, Process};
 use crate::probe::ProbeError;
 use crate::spec::ServiceName;
-use crate::state::{Event, Happened, Pid, Run, Whole};
+use crate::state::{Event, Happened, Pid, Run, Service, State, Whole};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,6 +32,8 @@ pub(super) struct Life {
     pub(super) clearing: bool,
     /// It is being stopped where it stands, and that is not proved yet.
     pub(super) freezing: bool,
+    /// It is to go on, and could not be looked at yet.
+    pub(super) thawing: bool,
     /// We have sent it a SIGKILL.
     pub(super) killed: bool,
 }
@@ -65,13 +67,17 @@ impl Driver {
     pub(super) fn retry_locks(&mut self, now: Instant) {
         for (name, run, until) in std::mem::take(&mut self.waiting_for_lock) {
             let Some(path) = self.machine.plan().spec(&name).and_then(|s| s.lock.clone()) else { continue };
-            let stopping = !matches!(self.machine.whole(), Whole::Up);
+            let over = matches!(self.machine.whole(), Whole::Stopping { .. } | Whole::Ended(_));
+            // One that was stopped, or fenced, meanwhile waits no longer, and ends nobody by waiting in vain.
+            let state = self.machine.service(&name).map(Service::state);
+            let stopping = over || matches!(state, Some(State::Spawning { stop: Some(_), .. }));
+            if stopping {
+                let why = "stopped while it waited for its lock".to_owned();
+                self.happened(&name, run, Happened::SpawnFailed(why));
+                continue;
+            }
             let taken = if self.locks.contains_key(&path) { Ok(()) } else { self.take_lock(&path) };
             match taken {
-                _ if stopping => {
-                    let why = "stopped while it waited for its lock".to_owned();
-                    self.happened(&name, run, Happened::SpawnFailed(why));
-                }
                 Ok(()) => {
                     let what = self.launch(&name, run).unwrap_or_else(Happened::SpawnFailed);
                     self.happened(&name, run, what);
@@ -115,6 +121,7 @@ impl Driver {
             readers: Vec::new(),
             clearing: false,
             freezing: false,
+            thawing: false,
             killed: false,
         };
         let ring = self.rings.ring(name.as_str());
@@ -157,11 +164,10 @@ impl Driver {
             Ok(spawned) => {
                 self.probes.command(question, spawned.pid, until);
                 // What it prints is read and thrown away, so that it never blocks on us.
-                for pipe in [spawned.stdout, spawned.stderr] {
-                    if let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) {
-                        self.readers.spawn(discard(pipe));
-                    }
-                }
+                let pipes = [spawned.stdout, spawned.stderr].into_iter();
+                let pipes = pipes.filter_map(|p| tokio::net::unix::pipe::Receiver::from_owned_fd(p).ok());
+                let readers = pipes.map(|pipe| self.readers.spawn(discard(pipe))).collect();
+                self.probes.reads(question, readers);
             }
             Err(why) => {
                 self.answered(question, Err(ProbeError::Command(format!("could not be started: {why}"))));
@@ -248,7 +254,7 @@ impl Driver {
     }
 }
 
-fn kill_group(group: i32, signal: Signal) {
+pub(super) fn kill_group(group: i32, signal: Signal) {
     // Who is gone needs no signal.
     let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
 }

@@ -6,7 +6,7 @@ use crate::spec::Check;
 use crate::state::Run;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,16 +37,20 @@ pub(super) struct Probes {
     begun: Instant,
     asking: BTreeMap<Question, (Asking, Duration)>,
     answers: JoinSet<(Question, Result<(), ProbeError>)>,
+    /// Who reads what commands print.
+    readers: BTreeMap<Question, Vec<AbortHandle>>,
 }
 
 impl Probes {
     pub(super) fn new(begun: Instant) -> Probes {
-        Probes { begun, asking: BTreeMap::new(), answers: JoinSet::new() }
+        Probes { begun, asking: BTreeMap::new(), answers: JoinSet::new(), readers: BTreeMap::new() }
     }
 
-    /// Keeps exactly the questions to these runs; a new one is due at once.
+    /// Keeps exactly the questions to these runs; a new one is due at once. One that is under way stays until its answer:
+    /// who is frozen meanwhile is not asked twice at once after the thaw, and its command keeps its deadline.
     pub(super) fn keep(&mut self, wanted: &BTreeMap<Question, Duration>, now: Instant) {
-        self.asking.retain(|question, _| wanted.contains_key(question));
+        let waits = |asking: &Asking| !matches!(asking, Asking::At(_));
+        self.asking.retain(|question, (asking, _)| wanted.contains_key(question) || waits(asking));
         for (question, every) in wanted {
             self.asking.entry(*question).or_insert((Asking::At(now), *every));
         }
@@ -106,8 +110,15 @@ impl Probes {
         }
     }
 
+    /// These read what the command prints. They end with it: whoever it leaves behind would keep them, and their
+    /// descriptors, for ever.
+    pub(super) fn reads(&mut self, question: Question, readers: Vec<AbortHandle>) {
+        self.readers.insert(question, readers);
+    }
+
     /// An answer came: the next question is due at the next tick of its period.
     pub(super) fn answered(&mut self, question: Question, now: Instant) {
+        self.readers.remove(&question).into_iter().flatten().for_each(|reader| reader.abort());
         let begun = self.begun;
         if let Some((asking, every)) = self.asking.get_mut(&question) {
             let every_ns = every.as_nanos().max(1);
@@ -151,6 +162,24 @@ mod tests {
         assert_eq!(probes.next(), Some(at(1_000)));
         assert_eq!(probes.due(at(1_000)), [one, two]);
         probes.keep(&BTreeMap::new(), at(1_000));
+        assert_eq!(probes.next(), None);
+    }
+
+    #[test]
+    fn a_command_under_way_is_neither_forgotten_nor_asked_beside_itself() {
+        let begun = Instant::now();
+        let mut probes = Probes::new(begun);
+        let (one, wanted) =
+            ((Run(1), Topic::Live), BTreeMap::from([((Run(1), Topic::Live), Duration::from_secs(1))]));
+        probes.keep(&wanted, begun);
+        probes.command(one, 7, begun + Duration::from_millis(500));
+        probes.keep(&BTreeMap::new(), begun);
+        probes.keep(&wanted, begun);
+        assert_eq!(probes.due(begun + Duration::from_secs(9)), []);
+        probes.keep(&BTreeMap::new(), begun);
+        assert_eq!(probes.overdue(begun + Duration::from_millis(500)), [(one, 7)]);
+        probes.answered(one, begun);
+        probes.keep(&BTreeMap::new(), begun);
         assert_eq!(probes.next(), None);
     }
 }

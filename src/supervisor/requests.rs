@@ -3,8 +3,9 @@
 use super::driver::Driver;
 use crate::control::client::Report;
 use crate::control::server::{self, Call, Peer, Verb, Wanted};
+use crate::os::procfs;
 use crate::spec::ServiceName;
-use crate::state::{Answer, Event, Run, Service, State};
+use crate::state::{Answer, Event, Run, Service, State, Whole};
 use crate::status;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -14,10 +15,11 @@ impl Driver {
     pub(super) fn called(&mut self, call: Call) {
         let Call { peer, verb, answer } = call;
         let service = self.service_of(peer.pid);
-        if verb == Verb::Freeze && refusal(peer, &verb, service.is_some()).is_none() {
+        let supervised = service.is_some() || has_gone(peer);
+        if verb == Verb::Freeze && refusal(peer, &verb, supervised).is_none() {
             return self.freeze_for(peer, answer);
         }
-        let reply = match refusal(peer, &verb, service.is_some()) {
+        let reply = match refusal(peer, &verb, supervised) {
             Some(because) => server::Answer::Rejected(because),
             None => self.answer(peer, verb, service),
         };
@@ -97,7 +99,11 @@ impl Driver {
 
     fn freeze_for(&mut self, peer: Peer, waits: oneshot::Sender<server::Answer>) {
         let answer = self.wish(peer, "freeze", Event::Freeze(by(peer)));
-        if matches!(answer, server::Answer::Accepted) {
+        // Who asks while it is under way is answered with it: that it is on its way is no proof.
+        if matches!(answer, server::Answer::Accepted)
+            || matches!(self.machine.whole(), Whole::Freezing { .. })
+        {
+            self.freezers.retain(|freezer| !freezer.is_closed());
             self.freezers.push(waits);
             self.tell_freezers();
         } else {
@@ -145,6 +151,12 @@ impl Driver {
     }
 }
 
+/// Whether the process that connected has gone: whose it was is not known any more, and a service could hand its
+/// connection to a child and hide so. (0 is one outside our namespace.)
+fn has_gone(peer: Peer) -> bool {
+    peer.pid != 0 && procfs::is_ours() && matches!(procfs::process(peer.pid), Ok(None))
+}
+
 fn by(peer: Peer) -> String {
     format!("uid {} over the control socket", peer.uid)
 }
@@ -181,6 +193,16 @@ mod tests {
     use super::*;
     use crate::control::server::Follow;
     use crate::state::Dependents;
+
+    #[test]
+    fn who_has_gone_is_known_to_nobody() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let peer = Peer { pid: i32::try_from(child.id()).unwrap(), uid: 0 };
+        assert!(!has_gone(peer), "a zombie is still there");
+        child.wait().unwrap();
+        assert!(has_gone(peer));
+        assert!(!has_gone(Peer { pid: 0, uid: 0 }), "outside our namespace");
+    }
 
     #[test]
     fn a_service_may_look_and_report_and_nothing_else() {

@@ -154,3 +154,69 @@ scenario!(a_frozen_service_that_is_killed_is_cleared_and_comes_back_after_the_th
     until("it to be back", || (w.lines("ups").len() == 2).then_some(()));
     assert_eq!(w.stop(), 0);
 });
+
+scenario!(who_asks_while_a_freeze_is_under_way_is_answered_when_it_is_proved, |w| {
+    let (marks, go) = (w.file("marks"), w.file("go"));
+    let script = format!(
+        "trap 'echo asked >> {marks}; while [ ! -e {go} ]; do sleep 0.02; done; \
+         {fake} notify X_SUPAFLY_QUIESCED=1 sleep 300' USR1; trap 'exit 0' TERM; echo up >> {marks}; \
+         while true; do sleep 0.02; done",
+        fake = w.fake()
+    );
+    w.shell("suspend", &script, "handles = \"quiesce\"\nquiesce_deadline = \"20s\"\nfreezes = false");
+    w.service("db", &["wait"], "");
+    w.start();
+    w.until_marked("marks", "up");
+    w.until_state("db", "ready");
+    w.signal(Signal::SIGUSR1);
+    w.until_marked("marks", "asked");
+    let mut second = w.command(&["freeze"]).spawn().unwrap();
+    w.until_marked("out", "asked to freeze everything: it is being frozen already");
+    assert!(second.try_wait().unwrap().is_none(), "nothing is proved yet");
+    std::fs::write(&go, "").unwrap();
+    assert!(until("the second", || second.try_wait().unwrap()).success());
+    assert!(w.status().unwrap()["reason"].as_str().unwrap().starts_with("frozen for"));
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(a_process_whose_first_thread_has_ended_stands_and_is_cleared_like_any, |w| {
+    let (pids, ups) = (w.file("pids"), w.file("ups"));
+    w.service("db", &["orphan", &format!("pid,{pids},headless"), "pid", &ups, "wait"], "");
+    w.start();
+    let (headless, leader) = (w.pid_in("pids"), w.pid_in("ups"));
+    w.until_state("db", "ready");
+    let outer = w.outer(headless).unwrap();
+    until("its first thread's end", || (procs::stat(outer)?.state == 'Z').then_some(()));
+    assert_eq!(w.says(&["freeze"]).0, 0);
+    let threads = std::fs::read_dir(format!("/proc/{outer}/task")).unwrap().map(|t| t.unwrap().path());
+    let states: String = threads
+        .map(|t| std::fs::read_to_string(t.join("stat")).unwrap())
+        .map(|stat| stat[stat.rfind(')').unwrap() + 2..].chars().next().unwrap())
+        .collect();
+    assert_eq!(states, "ZT");
+    assert_eq!(w.says(&["thaw"]).0, 0);
+    w.signal_to(leader, Signal::SIGKILL);
+    until("a second life", || (w.pids_in("ups").len() == 2).then_some(()));
+    assert_eq!(w.outer(headless), None, "a new run met the old one's process");
+    assert_eq!(w.stop(), 0);
+});
+
+scenario!(a_debuggers_stop_is_no_proof, |w| {
+    if !crate::harness::is_root() {
+        crate::harness::skip("not root: a process of another session may not be traced");
+        return;
+    }
+    let pid = w.file("pid");
+    w.service("db", &["pid", &pid, "wait"], "");
+    w.start();
+    w.until_state("db", "ready");
+    let db = w.outer(w.pid_in("pid")).unwrap();
+    let mut tracer = std::process::Command::new(w.fake()).args(["trace", &db.to_string()]).spawn().unwrap();
+    until("the debugger's stop", || (procs::stat(db)?.state == 't').then_some(()));
+    let (code, why) = w.says(&["freeze"]);
+    assert!(code == 1 && why.contains("not every process of db could be stopped"), "{why}");
+    tracer.kill().unwrap();
+    tracer.wait().unwrap();
+    until("it to move", || (procs::stat(db)?.state == 'S').then_some(()));
+    assert_eq!(w.stop(), 0);
+});

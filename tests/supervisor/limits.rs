@@ -195,3 +195,30 @@ scenario!(a_thousand_services_start_and_stop, |w| {
     eprintln!("{count} services: up in {up:?}, down in {down:?}");
     assert_eq!(code, 0, "{}", w.log());
 });
+
+scenario!(a_freeze_without_a_descriptor_to_look_with_leaves_nobody_standing, |w| {
+    w.inside(&["prlimit", "--nofile=60:60", "--"]);
+    let pids = w.file("pids");
+    w.service("db", &["pid", &pids, "child", &format!("pid,{pids},wait"), "wait"], "");
+    w.start();
+    until("both", || (w.pids_in("pids").len() == 2).then_some(()));
+    w.until_state("db", "ready");
+    let clients: Vec<UnixStream> =
+        std::iter::from_fn(|| UnixStream::connect(w.path("run/control.sock")).ok()).take(60).collect();
+    until("the last descriptor to be taken", || (procs::descriptors(w.pid()) >= 60).then_some(()));
+    w.signal(Signal::SIGUSR1);
+    w.until_marked("out", "not frozen");
+    drop(clients);
+    let stands = |pid: &i32| w.outer(*pid).and_then(procs::stat).is_some_and(|s| s.state == 'T');
+    w.until_state("db", "ready");
+    until("all of it to move", || (!w.pids_in("pids").iter().any(stands)).then_some(()));
+    // Frozen first, then blind: it goes on when somebody can look again, and its leader at once.
+    assert_eq!(w.says(&["freeze"]).0, 0);
+    let clients: Vec<UnixStream> =
+        std::iter::from_fn(|| UnixStream::connect(w.path("run/control.sock")).ok()).take(60).collect();
+    until("the last descriptor to be taken", || (procs::descriptors(w.pid()) >= 60).then_some(()));
+    w.signal(Signal::SIGUSR2);
+    until("all of it to move", || (!w.pids_in("pids").iter().any(stands)).then_some(()));
+    drop(clients);
+    assert_eq!(w.stop(), 0, "{}", w.log());
+});

@@ -103,3 +103,26 @@ scenario!(a_service_of_another_user_can_open_its_own_stderr_by_name, |w| {
     until("the line", || w.says(&["logs", "db"]).1.contains("by name").then_some(()));
     assert_eq!(w.stop(), 0);
 });
+
+scenario!(what_we_were_given_to_inherit_is_dropped_too_and_no_owner_of_a_pipe_is_needed, |w| {
+    if !crate::harness::is_root() {
+        skip("not root: there are no capabilities to drop");
+        return;
+    }
+    let pids = w.file("pids");
+    w.inside(&["setpriv", "--bounding-set=-chown", "--inh-caps=+net_raw,+kill", "--"]);
+    w.service("bare", &["pid", &pids, "wait"], "capabilities = []");
+    w.service("some", &["wait"], "capabilities = [\"CAP_KILL\"]");
+    w.service("user", &["wait"], "user = \"nobody\"\ncapabilities = []");
+    w.reachable();
+    w.start();
+    for (name, kept) in [("bare", 0), ("some", 1 << 5), ("user", 0)] {
+        let inner = w.until_state(name, "ready")["pid"].as_i64().unwrap();
+        let pid = w.outer(i32::try_from(inner).unwrap()).unwrap();
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            assert_eq!(capabilities(pid, set), kept, "{name} {set}");
+        }
+        assert_eq!(capabilities(pid, "CapInh") & !kept, 0, "{name}");
+    }
+    assert_eq!(w.stop(), 0);
+});

@@ -178,3 +178,16 @@ scenario!(a_notification_of_one_service_is_none_of_another, |w| {
     assert_eq!(w.state_of("web").unwrap()["state"], "starting");
     assert_eq!(w.stop(), 0);
 });
+
+scenario!(what_a_probe_command_leaves_behind_keeps_no_descriptor_of_ours, |w| {
+    let tries = w.file("tries");
+    probed_by(w, &format!("echo t >> {tries}; sleep 1000 & exit 0"), QUICK);
+    w.start();
+    w.until_state("db", "ready");
+    let before = crate::procs::descriptors(w.pid());
+    let first = w.lines("tries").len();
+    until("ten more", || (w.lines("tries").len() > first + 10).then_some(()));
+    let now = crate::procs::descriptors(w.pid());
+    assert!(now < before + 8, "{before} before, {now} now");
+    assert_eq!(w.stop(), 0);
+});

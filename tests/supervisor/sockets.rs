@@ -69,3 +69,24 @@ scenario!(only_a_service_can_report_and_anybody_who_may_can_stop, |w| {
     supafly::control::client::request(&run, "stop", &[]).unwrap();
     assert_eq!(w.ended().code(), Some(0));
 });
+
+scenario!(descriptors_sent_along_with_a_notification_are_not_kept, |w| {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::fd::AsRawFd;
+    w.service("db", &["wait"], "");
+    w.start();
+    w.until_state("db", "ready");
+    let before = crate::procs::descriptors(w.pid());
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.connect(w.path("run/notify.sock")).unwrap();
+    let fds = [socket.as_raw_fd(); 40];
+    for _ in 0..20 {
+        let part = [std::io::IoSlice::new(b"STATUS=take these")];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(socket.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
+    }
+    socket.send(b"STATUS=the last").unwrap();
+    until("all of them to be read", || (w.log().matches("is not believed").count() == 21).then_some(()));
+    assert!(crate::procs::descriptors(w.pid()) <= before + 3, "they were kept");
+    assert_eq!(w.stop(), 0);
+});

@@ -141,3 +141,18 @@ scenario!(a_watched_status_tells_each_change_once, |w| {
     watch.wait().unwrap();
     assert_eq!(w.stop(), 0);
 });
+
+scenario!(who_waits_for_its_lock_can_be_stopped_and_ends_nobody_then, |w| {
+    w.set_budget("1s");
+    let lock = std::fs::File::create(w.path("lock")).unwrap();
+    lock.lock().unwrap();
+    w.service("db", &["wait"], &format!("lock = \"{}\"", w.file("lock")));
+    w.service("web", &["wait"], "");
+    w.start();
+    w.until_marked("out", "the lock is busy");
+    let (code, text) = w.says(&["stop", "db"]);
+    assert!(code == 0 && text.starts_with("db: stopped"), "{text}");
+    drop(lock);
+    assert_eq!(w.says(&["start", "db"]).0, 0);
+    assert_eq!(w.stop(), 0, "{}", w.log());
+});

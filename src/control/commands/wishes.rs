@@ -123,11 +123,15 @@ fn outcome(wish: &Wish, name: &str, before: &Status, after: &Status) -> Outcome 
         },
         Wish::Start(_) | Wish::Restart(..) | Wish::Freeze | Wish::Thaw => {
             let former = find(before);
-            let another = former.is_none_or(|former| {
-                (now.run.is_some() && now.run != former.run) || now.restarts > former.restarts
-            });
+            // What was accepted to start and is ready may never have gone; a restart shows another life of it.
+            let another = matches!(wish, Wish::Start(_))
+                || former.is_none_or(|former| {
+                    let runs = now.run.is_some() && now.run != former.run;
+                    runs || now.restarts > former.restarts || (former.run.is_none() && former.state != state)
+                });
             match state {
-                "failed" | "held" | "absent" | "blocked" | "stopped" if another || state == "blocked" => {
+                // Not as it was before: with the answer that was over.
+                "failed" | "held" | "absent" | "blocked" | "stopped" => {
                     Outcome::Failed([text, now.output.join("\n")].join("\n").trim_end().to_owned())
                 }
                 "ready" | "done" if another => Outcome::True(text),
@@ -205,6 +209,26 @@ mod tests {
         assert_eq!(see(&status("ready", Some(2), 1)), Outcome::True("db: ready".to_owned()));
         assert!(matches!(see(&status("failed", None, 1)), Outcome::Failed(_)));
         assert!(matches!(see(&status("done", None, 1)), Outcome::True(_)), "a oneshot that ran again");
+    }
+
+    #[test]
+    fn a_start_came_true_or_failed_whatever_was_counted_before() {
+        let wish = Wish::Start("db".to_owned());
+        let never = status("stopped", None, 0);
+        let see = |before: &Status, after: &Status| outcome(&wish, "db", before, after);
+        assert!(
+            matches!(see(&never, &status("done", None, 0)), Outcome::True(_)),
+            "its first life is over already"
+        );
+        assert!(matches!(see(&never, &status("failed", None, 0)), Outcome::Failed(_)));
+        let ready = status("ready", Some(1), 0);
+        assert!(matches!(see(&ready, &ready), Outcome::True(_)), "its stop was called off");
+        let again = Wish::Restart("db".to_owned(), false);
+        assert!(
+            matches!(outcome(&again, "db", &ready, &status("held", None, 0)), Outcome::Failed(_)),
+            "fenced"
+        );
+        assert!(matches!(outcome(&again, "db", &never, &status("done", None, 0)), Outcome::True(_)));
     }
 
     #[test]

@@ -226,3 +226,100 @@ fn a_realtime_signal_has_a_name() {
     assert_eq!(Killer(33).to_string(), "signal 33");
     assert_eq!(Killer(11).to_string(), "SIGSEGV");
 }
+
+fn stop(service: &str, dependents: Dependents) -> Event {
+    Event::StopOne { name: name(service), dependents, by: "me".to_owned() }
+}
+
+#[test]
+fn a_fence_holds_what_somebody_has_stopped() {
+    let mut s = scene(|api| api.fence_by = Some(name("db")));
+    s.step(stop("api", Dependents::Keep));
+    s.says("api", Happened::Exited(Ending::Exited(0)));
+    s.says("api", Happened::DescentGone);
+    assert!(matches!(s.state("api"), State::Down(_)));
+    s.step(Event::Fence { by: name("db"), why: "epoch 4 is taken".to_owned() });
+    let (actions, answer) = s.step(Event::Start(name("api")));
+    assert!(actions.is_empty() && matches!(answer, Answer::Rejected(_)), "{answer:?} {actions:?}");
+}
+
+#[test]
+fn a_start_wished_at_the_last_crash_is_a_start() {
+    let mut s = scene(|api| api.restart.max = 0);
+    s.says("api", Happened::Exited(Ending::Exited(1)));
+    assert_eq!(s.step(Event::Start(name("api"))).1, Answer::Accepted);
+    s.says("api", Happened::DescentGone);
+    assert!(matches!(s.state("api"), State::Spawning { .. }), "{:?}", s.state("api"));
+    let mut s = scene(|api| api.live = Some(Live { probe: probe(1), grace: Duration::ZERO }));
+    s.says("api", Happened::NotLive("timeout".to_owned()));
+    assert_eq!(s.step(Event::Start(name("api"))).1, Answer::Accepted);
+}
+
+#[test]
+fn what_is_to_go_is_not_frozen_and_thawed_by_its_own_turn() {
+    let mut s = scene(|api| api.freezing = crate::spec::Freezing::GoesOn);
+    s.step(stop("db", Dependents::Too));
+    let (actions, answer) = s.step(Event::Freeze("USR1".to_owned()));
+    assert_eq!(answer, Answer::Rejected("`db` is going down".to_owned()));
+    assert!(actions.is_empty(), "{actions:?}");
+}
+
+#[test]
+fn what_is_to_go_does_not_come_up_first() {
+    let mut s = scene(|_| {});
+    s.says("db", Happened::Exited(Ending::Exited(1)));
+    s.says("db", Happened::DescentGone);
+    s.spawned("db");
+    s.says("db", Happened::Exited(Ending::Exited(1)));
+    s.says("db", Happened::DescentGone);
+    assert!(matches!(s.state("db"), State::Backoff { .. }), "{:?}", s.state("db"));
+    s.step(stop("db", Dependents::Too));
+    let actions = s.wait(60_000);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Spawn { .. })), "{actions:?}");
+    s.says("api", Happened::Exited(Ending::Exited(0)));
+    s.says("api", Happened::DescentGone);
+    assert!(matches!(s.state("db"), State::Down(_)), "{:?}", s.state("db"));
+}
+
+#[test]
+fn nobody_comes_back_on_a_service_that_is_to_go() {
+    let spec = |n: &str| ServiceSpec::minimal(name(n), Kind::Daemon, vec![format!("/bin/{n}")]);
+    let (mut api, mut worker) = (spec("api"), spec("worker"));
+    api.requires = vec![name("db")];
+    worker.requires = vec![name("db")];
+    let now = Instant::now();
+    let plan = Plan::new(vec![spec("db"), api, worker], Duration::from_secs(9), BTreeSet::new()).unwrap();
+    let mut s = Scene { machine: Machine::new(plan, &BTreeSet::new(), now), now };
+    s.step(Event::Tick);
+    ["db", "api"].into_iter().for_each(|n| s.spawned(n));
+    s.says("worker", Happened::SpawnFailed("EAGAIN".to_owned()));
+    assert!(matches!(s.state("worker"), State::Backoff { .. }), "{:?}", s.state("worker"));
+    // `api` takes its time to go.
+    s.step(stop("db", Dependents::Too));
+    s.now += Duration::from_millis(1_500);
+    let (actions, _) = s.step(Event::Tick);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Spawn { .. })), "{actions:?}");
+}
+
+#[test]
+fn many_ways_through_the_graph_are_not_walked_one_by_one() {
+    let spec = |n: String| ServiceSpec::minimal(name(&n), Kind::Daemon, vec!["/bin/x".to_owned()]);
+    let pair = |layer: usize| [name(&format!("a{layer}")), name(&format!("b{layer}"))];
+    let mut specs = Vec::new();
+    for layer in 0..40 {
+        for own in pair(layer) {
+            let mut spec = spec(own.to_string());
+            spec.requires = if layer == 0 { Vec::new() } else { pair(layer - 1).to_vec() };
+            specs.push(spec);
+        }
+    }
+    let mut last = spec("last".to_owned());
+    last.after = pair(39).to_vec();
+    specs.push(last);
+    let now = Instant::now();
+    let plan = Plan::new(specs, Duration::from_secs(9), BTreeSet::new()).unwrap();
+    let mut machine = Machine::new(plan, &BTreeSet::new(), now);
+    machine.step(Event::Tick, now);
+    assert!(!machine.is_blocked(&name("last")));
+    assert!(machine.waits_for(&name("last")).is_some());
+}
