@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and which module answers it.
 
 use crate::config::Settings;
-use crate::control::commands::{self, LogArgs, Patience, Shown, Watch, Which, Wish};
+use crate::control::commands::{self, Change, Everything, LogArgs, Patience, Shown, Watch, Which};
 use crate::exit::{Exit, Failure};
 use crate::supervisor::Setting;
 use crate::{archive, facts, keeper, owner, postgres, secrets, supervisor, telemetry, walg, web};
@@ -278,18 +278,19 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             commands::logs(&settings.run, &LogArgs { service, follow, lines, json })
         }
         Command::Start(One { service, waiting }) => {
-            commands::wish(&settings.run, &Wish::Start(service), waiting.patience())
+            commands::one(&settings.run, Change::Start, &service, false, waiting.patience())
         }
         Command::Stop(Several { service, with_dependents, waiting }) => {
-            commands::wish(&settings.run, &Wish::Stop(service, with_dependents), waiting.patience())
+            commands::one(&settings.run, Change::Stop, &service, with_dependents, waiting.patience())
         }
         Command::Restart(Several { service, with_dependents, waiting }) => {
-            commands::wish(&settings.run, &Wish::Restart(service, with_dependents), waiting.patience())
+            commands::one(&settings.run, Change::Restart, &service, with_dependents, waiting.patience())
         }
         Command::Freeze { wait } => {
-            commands::wish(&settings.run, &Wish::Freeze, wait.map_or(Patience::None, Patience::For))
+            let patience = wait.map_or(Patience::None, Patience::For);
+            commands::everything(&settings.run, Everything::Freeze, patience)
         }
-        Command::Thaw => commands::wish(&settings.run, &Wish::Thaw, Patience::None),
+        Command::Thaw => commands::everything(&settings.run, Everything::Thaw, Patience::None),
         Command::Health(Health { live, ready: _, service }) => {
             let which = match (live, service) {
                 (_, Some(name)) => Which::Service(name),

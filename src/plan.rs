@@ -64,6 +64,12 @@ impl Plan {
                 problems.push(Problem::whole(&file(&spec.name), message));
             }
         }
+        let mut quiesce = specs.values().filter(|s| s.quiesces.is_some());
+        if let (Some(first), Some(second)) = (quiesce.next(), quiesce.next()) {
+            let message =
+                format!("handles = \"quiesce\", as `{}` does: only one service can be asked", first.name);
+            problems.push(Problem::whole(&file(&second.name), message));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -322,6 +328,19 @@ mod tests {
         let problems = Plan::new(specs, Duration::from_secs(9), BTreeSet::new()).unwrap_err();
         assert_eq!(problems.len(), 2);
         assert!(problems[0].to_string().contains("names `x`, which is no service; there are a"));
+    }
+
+    #[test]
+    fn of_two_that_would_be_asked_to_quiesce_the_second_is_refused() {
+        let one = [Length::Share(1)];
+        let mut specs =
+            vec![service("a", Kind::Daemon, &[], &[], &one), service("b", Kind::Daemon, &[], &[], &one)];
+        specs.iter_mut().for_each(|s| s.quiesces = Some(Duration::from_secs(1)));
+        let problems = Plan::new(specs.clone(), Duration::from_secs(9), BTreeSet::new()).unwrap_err();
+        let said = "b.toml: handles = \"quiesce\", as `a` does: only one service can be asked";
+        assert_eq!(problems[0].to_string(), said);
+        specs[0].quiesces = None;
+        assert!(Plan::new(specs, Duration::from_secs(9), BTreeSet::new()).is_ok());
     }
 
     #[test]

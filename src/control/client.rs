@@ -145,7 +145,7 @@ fn send(
 fn first_answer(path: &Path, reader: &mut impl BufRead) -> Result<Value, ClientError> {
     let failed = |verb| move |source| ClientError::Io { verb, path: path.to_path_buf(), source };
     let mut answer = String::new();
-    reader.read_line(&mut answer).map_err(failed("read the answer"))?;
+    reader.read_line(&mut answer).map_err(in_words).map_err(failed("read the answer"))?;
     if answer.is_empty() {
         let end = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it hung up without an answer");
         return Err(failed("read the answer")(end));
@@ -158,6 +158,19 @@ fn first_answer(path: &Path, reader: &mut impl BufRead) -> Result<Value, ClientE
             Err(ClientError::Rejected(because.to_owned()))
         }
         Some(_) | None => Ok(answer),
+    }
+}
+
+/// Where what the system says would help nobody.
+fn in_words(e: std::io::Error) -> std::io::Error {
+    use std::io::ErrorKind::{PermissionDenied, TimedOut};
+    if e.kind() == std::io::ErrorKind::WouldBlock {
+        let why = "the supervisor does not answer in time: it hangs, is stopped, or gets no processor";
+        std::io::Error::new(TimedOut, why)
+    } else if e.kind() == PermissionDenied {
+        std::io::Error::new(PermissionDenied, format!("{e}; ask as root"))
+    } else {
+        e
     }
 }
 
@@ -187,7 +200,7 @@ fn dial(path: &Path, patience: Duration) -> Result<UnixStream, ClientError> {
         if matches!(e, nix::Error::ENOENT | nix::Error::ECONNREFUSED) {
             ClientError::Absent(path.to_path_buf())
         } else {
-            ClientError::Io { verb: "connect", path: path.to_path_buf(), source: e.into() }
+            ClientError::Io { verb: "connect", path: path.to_path_buf(), source: in_words(e.into()) }
         }
     };
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
@@ -225,6 +238,14 @@ mod tests {
         let error = request(dir.path(), "stop", &[]).unwrap_err();
         assert_eq!(error.to_string(), "rejected: not yours");
         assert_eq!(server.join().unwrap(), "{\"v\":1,\"verb\":\"stop\"}\n");
+    }
+
+    #[test]
+    fn a_supervisor_that_does_not_answer_in_time_is_told_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let _silent = UnixListener::bind(dir.path().join("control.sock")).unwrap();
+        let error = request_within(dir.path(), "status", &[], Duration::from_millis(20)).unwrap_err();
+        assert!(error.to_string().contains("does not answer in time"), "{error}");
     }
 
     #[test]

@@ -19,12 +19,17 @@ pub fn send(socket: impl AsFd, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> st
     Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
-/// Receives bytes and at most one open file; more than one is cut off by the kernel and closed. 0 bytes: the peer hung up.
+/// How many files one message may carry (`SCM_MAX_FD`, linux/net/scm.h). With room for all of them none is cut off: what
+/// had arrived before a cut would stay open, and whoever may send could take every descriptor that we have.
+const MOST: usize = 253;
+
+/// Receives bytes and at most one open file; of several the last is kept and the others are closed. 0 bytes: the peer
+/// hung up.
 ///
 /// # Errors
 /// As `recvmsg(2)`; `WouldBlock` on a non-blocking socket with nothing to read.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> std::io::Result<(usize, Option<OwnedFd>)> {
-    let mut control = nix::cmsg_space!(RawFd);
+    let mut control = nix::cmsg_space!([RawFd; MOST]);
     let mut parts = [IoSliceMut::new(buffer)];
     let socket = socket.as_fd().as_raw_fd();
     let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
@@ -71,5 +76,27 @@ mod tests {
         assert_eq!(text, "through");
         drop(here);
         assert!(matches!(receive(&there, &mut buffer), Ok((0, None))));
+    }
+
+    #[test]
+    fn of_many_files_one_is_kept_and_none_stays_open() {
+        use std::os::unix::fs::MetadataExt;
+        let (here, there) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let number = file.metadata().unwrap().ino();
+        // Descriptors of this very file: other tests of this process have their own.
+        let open = || {
+            let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            entries.filter(|e| std::fs::metadata(e.path()).is_ok_and(|m| m.ino() == number)).count()
+        };
+        for many in [2, 3, 20, MOST] {
+            let fds = vec![file.as_raw_fd(); many];
+            let parts = [IoSlice::new(b"x")];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            sendmsg::<()>(here.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+            let (length, got) = receive(&there, &mut [0; 4]).unwrap();
+            assert_eq!((length, got.is_some(), open()), (1, true, 2), "{many}");
+        }
+        assert_eq!(open(), 1);
     }
 }

@@ -276,7 +276,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "handles",
                 "`\"quiesce\"`",
                 "nothing",
-                "It gets SIGUSR1 before everything is frozen, answers with X_SUPAFLY_QUIESCED=1 on the notify socket when that may happen, and gets SIGUSR2 after the thaw.",
+                "It gets SIGUSR1 before everything is frozen, answers with X_SUPAFLY_QUIESCED=1 on the notify socket when that may happen, and gets SIGUSR2 after the thaw. One service at most.",
             ),
             key(
                 "quiesce_deadline",

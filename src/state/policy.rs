@@ -41,12 +41,7 @@ impl Service {
                 match (self.spec.kind, self.spec.restart.when, well) {
                     (Kind::Oneshot, When::Never | When::OnFailure, true)
                     | (Kind::Daemon, When::Never | When::OnFailure, true)
-                    | (Kind::Oneshot, When::Always, true) => {
-                        if matches!(self.spec.kind, Kind::Oneshot) {
-                            self.took = self.spawned.map(|at| now.saturating_duration_since(at));
-                        }
-                        self.set(State::Done, now);
-                    }
+                    | (Kind::Oneshot, When::Always, true) => self.set(State::Done, now),
                     (Kind::Daemon, When::Always, true) | (Kind::Daemon | Kind::Oneshot, _, false) => {
                         self.again_or_give_up(ending, None, ready_for, plan, now);
                     }

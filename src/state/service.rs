@@ -19,7 +19,6 @@ pub struct Service {
     pub(super) restarts: u64,
     pub(super) last: Option<Ending>,
     pub(super) forced: Forced,
-    pub(super) spawned: Option<Instant>,
     pub(super) took: Option<Duration>,
 }
 
@@ -45,7 +44,6 @@ impl Service {
             restarts: 0,
             last: None,
             forced: Forced::No,
-            spawned: None,
             took: None,
         }
     }
@@ -262,7 +260,8 @@ impl Service {
                 if mutant::is(Mutant::ReadinessForgives) {
                     self.starts.clear();
                 }
-                self.took = Some(self.spawned.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)));
+                // What it stood still does not count: a thaw moves `since`.
+                self.took = Some(now.saturating_duration_since(self.since));
                 self.set(State::Ready { run, pid, up: Up::new(now) }, now);
             }
             State::Ready { up, .. } => {
@@ -310,7 +309,6 @@ impl Service {
     fn spawned(&mut self, run: Run, pid: Pid, plan: &Plan, now: Instant) -> Vec<Action> {
         let State::Spawning { stop, .. } = &self.state else { return Vec::new() };
         let stop = stop.clone();
-        self.spawned = Some(now);
         let started = matches!(self.spec.ready, Ready::Started) && matches!(self.spec.kind, Kind::Daemon);
         let state = if started {
             self.took = Some(Duration::ZERO);
@@ -387,6 +385,10 @@ impl Service {
             | State::Down(_)
             | State::GaveUp(_) => return Vec::new(),
         };
+        let done = self.spec.kind == Kind::Oneshot && ending == Ending::Exited(0);
+        if done && matches!(self.state, State::Starting { .. }) {
+            self.took = Some(now.saturating_duration_since(self.since));
+        }
         self.set(State::Clearing { run, ending, then, ready_for }, now);
         vec![Action::Clear { name: self.spec.name.clone(), run }]
     }

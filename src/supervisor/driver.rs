@@ -3,7 +3,7 @@
 //! because the supervisor's end is everybody's.
 
 use super::RunArgs;
-use super::perform::Life;
+use super::perform::{Life, Task};
 use super::probing::{Probes, Question};
 use super::rundir::RunDir;
 use crate::control::server::{self, Call};
@@ -69,7 +69,8 @@ pub(super) struct Driver {
     pub(super) freezers: Vec<oneshot::Sender<server::Answer>>,
     /// A freeze was accepted, and what became of it is not said yet.
     pub(super) freeze_open: bool,
-    pub(super) shown: BTreeMap<ServiceName, (&'static str, Instant)>,
+    /// What was last said of a service: its state, and how often it had been started.
+    pub(super) shown: BTreeMap<ServiceName, (&'static str, u64)>,
     pub(super) stop_told: bool,
     /// Limit of open files before we raised our own.
     pub(super) nofile: Option<(u64, u64)>,
@@ -253,9 +254,9 @@ impl Driver {
             }
             Action::Clear { run, .. } => {
                 let life = self.lives.get_mut(&run)?;
-                life.clearing = true;
+                life.task = Task::Clearing;
                 // At the end of this turn, together with others.
-                self.recheck = Some(self.begun);
+                self.look_at(self.begun);
                 None
             }
         }
@@ -274,8 +275,8 @@ impl Driver {
                 break;
             }
         }
-        if self.lives.values().any(|l| l.clearing) {
-            self.recheck = Some(self.begun);
+        if !self.under(Task::Clearing).is_empty() {
+            self.look_at(self.begun);
         }
     }
 

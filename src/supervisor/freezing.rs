@@ -5,7 +5,7 @@
 //! have begun in between. Names of programs are compared (`/proc/PID/comm`), which needs no privilege.
 
 use super::driver::{Driver, Owner};
-use super::perform::kill_group;
+use super::perform::{Task, kill_group};
 use crate::control::server;
 use crate::os::descent::{self, Pass};
 use crate::os::procfs;
@@ -46,7 +46,7 @@ impl Driver {
             return Some(Happened::Busy(why));
         }
         let life = self.lives.get_mut(&run)?;
-        (life.freezing, life.thawing) = (true, false);
+        life.task = Task::Freezing;
         if let Some(pid) = life.leader {
             self.processes.signal(pid, Signal::SIGSTOP);
         }
@@ -56,31 +56,25 @@ impl Driver {
     fn freeze_on(&mut self, run: Run) -> Option<Happened> {
         descent::signal_all(Signal::SIGSTOP, || self.members(run));
         if descent::stopped(|| self.members(run)) != Pass::Proved {
-            self.look_again();
+            self.look_at(Instant::now() + RECHECK);
             return None;
         }
         let busy = self.work_under_way(run);
         let life = self.lives.get_mut(&run)?;
-        life.freezing = false;
+        life.task = Task::None;
         Some(busy.map_or(Happened::Frozen, Happened::Busy))
-    }
-
-    fn look_again(&mut self) {
-        let soon = Instant::now() + RECHECK;
-        self.recheck = Some(self.recheck.map_or(soon, |at| at.min(soon)));
     }
 
     /// Looks again at those who did not stand yet, and at those who were not seen when they were to go on.
     pub(super) fn freeze_further(&mut self) {
-        let thawing: Vec<_> = self.lives.iter().filter(|(_, l)| l.thawing).map(|(run, _)| *run).collect();
-        thawing.into_iter().for_each(|run| self.thaw(run));
-        let freezing: Vec<_> =
-            self.lives.iter().filter(|(_, l)| l.freezing).map(|(run, l)| (*run, l.name.clone())).collect();
-        for (run, name) in freezing {
+        self.under(Task::Thawing).into_iter().for_each(|run| self.thaw(run));
+        for run in self.under(Task::Freezing) {
             // A former answer may have thawed it.
-            if self.lives.get(&run).is_some_and(|l| l.freezing)
-                && let Some(what) = self.freeze_on(run)
-            {
+            let Some(life) = self.lives.get(&run).filter(|life| life.task == Task::Freezing) else {
+                continue;
+            };
+            let name = life.name.clone();
+            if let Some(what) = self.freeze_on(run) {
                 self.happened(&name, run, what);
             }
         }
@@ -95,13 +89,13 @@ impl Driver {
             members.reverse();
             Ok(members)
         });
-        let Some(life) = self.lives.get_mut(&run) else { return };
-        (life.freezing, life.thawing) = (false, blind.get());
+        let Some(life) = self.lives.get_mut(&run).filter(|life| life.task != Task::Clearing) else { return };
+        life.task = if blind.get() { Task::Thawing } else { Task::None };
         if blind.get() {
             if let Some(pid) = life.leader {
                 kill_group(pid, Signal::SIGCONT);
             }
-            self.look_again();
+            self.look_at(Instant::now() + RECHECK);
         }
     }
 

@@ -7,11 +7,13 @@ use crate::os::descent;
 use crate::os::lock::{Lock, LockError};
 use crate::os::output::Capture;
 use crate::os::procfs::{self, Process};
+use crate::os::spawn::SpawnRequest;
 use crate::probe::ProbeError;
-use crate::spec::ServiceName;
+use crate::spec::{ServiceName, ServiceSpec};
 use crate::state::{Event, Happened, Pid, Run, Service, State, Whole};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
@@ -28,17 +30,36 @@ pub(super) struct Life {
     group: i32,
     pub(super) captures: Vec<Capture>,
     readers: Vec<AbortHandle>,
-    /// The leader has ended, and its descent is being cleared.
-    pub(super) clearing: bool,
-    /// It is being stopped where it stands, and that is not proved yet.
-    pub(super) freezing: bool,
-    /// It is to go on, and could not be looked at yet.
-    pub(super) thawing: bool,
+    /// What is under way with its descent.
+    pub(super) task: Task,
     /// We have sent it a SIGKILL.
     pub(super) killed: bool,
 }
 
+/// What is under way with a descent, until a look at the processes proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Nothing.
+    None,
+    /// It is being stopped where it stands.
+    Freezing,
+    /// It is to go on, and could not be looked at yet.
+    Thawing,
+    /// Its leader has ended; the rest is being killed.
+    Clearing,
+}
+
 impl Driver {
+    /// The runs with which this is under way.
+    pub(super) fn under(&self, task: Task) -> Vec<Run> {
+        self.lives.iter().filter(|(_, life)| life.task == task).map(|(run, _)| *run).collect()
+    }
+
+    /// Processes are looked at again then, if not before.
+    pub(super) fn look_at(&mut self, at: Instant) {
+        self.recheck = Some(self.recheck.map_or(at, |before| before.min(at)));
+    }
+
     /// Starts the process of a run. `None`: the answer follows, because its lock is not free yet.
     pub(super) fn spawn(&mut self, name: &ServiceName, run: Run) -> Option<Happened> {
         let lock = self.machine.plan().spec(name).and_then(|s| s.lock.clone());
@@ -97,20 +118,25 @@ impl Driver {
         }
     }
 
-    fn launch(&mut self, name: &ServiceName, run: Run) -> Result<Happened, String> {
-        let spec = self.machine.plan().spec(name).ok_or("there is no such service")?.clone();
-        let lock = spec.lock.as_ref().and_then(|path| self.locks.get(path)).map(Lock::descriptor);
+    /// What a process of this run gets.
+    fn request(&self, spec: &ServiceSpec, run: Run, lock: Option<RawFd>) -> Result<SpawnRequest, String> {
         let around = Circumstances {
             privilege: self.privilege,
             environment: &self.args.environment,
             descent: &self.rundir.descent,
             notify: &self.rundir.notify_socket(),
             run: run.0,
-            share: self.machine.plan().share(name),
+            share: self.machine.plan().share(&spec.name),
             lock,
             nofile: self.nofile,
         };
-        let request = launch::request(&spec, &around)?;
+        launch::request(spec, &around)
+    }
+
+    fn launch(&mut self, name: &ServiceName, run: Run) -> Result<Happened, String> {
+        let spec = self.machine.plan().spec(name).ok_or("there is no such service")?.clone();
+        let lock = spec.lock.as_ref().and_then(|path| self.locks.get(path)).map(Lock::descriptor);
+        let request = self.request(&spec, run, lock)?;
         let owner = Owner::Leader(name.clone(), run);
         let spawned = self.processes.spawn(owner, &request).map_err(|e| e.to_string())?;
         let mut life = Life {
@@ -119,9 +145,7 @@ impl Driver {
             group: spawned.pid,
             captures: Vec::new(),
             readers: Vec::new(),
-            clearing: false,
-            freezing: false,
-            thawing: false,
+            task: Task::None,
             killed: false,
         };
         let ring = self.rings.ring(name.as_str());
@@ -141,23 +165,13 @@ impl Driver {
     }
 
     /// A probe that is a command: it runs as the service, and belongs to its run.
-    pub(super) fn ask_by_command(&mut self, question: Question, argv: &[String], until: Instant) {
+    pub(super) fn ask_by_command(&mut self, question: Question, argv: Vec<String>, until: Instant) {
         let (run, _) = question;
         let Some(name) = self.lives.get(&run).map(|l| l.name.clone()) else { return };
         let started = self.machine.plan().spec(&name).cloned().ok_or("there is no such service".to_owned());
         let started = started.and_then(|mut spec| {
-            spec.exec = argv.to_vec();
-            let around = Circumstances {
-                privilege: self.privilege,
-                environment: &self.args.environment,
-                descent: &self.rundir.descent,
-                notify: &self.rundir.notify_socket(),
-                run: run.0,
-                share: self.machine.plan().share(&name),
-                lock: None,
-                nofile: self.nofile,
-            };
-            let request = launch::request(&spec, &around)?;
+            spec.exec = argv;
+            let request = self.request(&spec, run, None)?;
             self.processes.spawn(Owner::Probe(question), &request).map_err(|e| e.to_string())
         });
         match started {
@@ -208,14 +222,13 @@ impl Driver {
     /// two looks show nobody. A look costs what there are processes: with thousands of them we spend half of our time
     /// on looking and no more.
     pub(super) fn clear(&mut self) {
-        let clearing: BTreeSet<u64> =
-            self.lives.iter().filter(|(_, l)| l.clearing).map(|(run, _)| run.0).collect();
+        let clearing: BTreeSet<u64> = self.under(Task::Clearing).into_iter().map(|run| run.0).collect();
         if clearing.is_empty() {
             return;
         }
         let begun = Instant::now();
         if let Some(pause) = self.pause.filter(|until| *until > begun) {
-            self.recheck = Some(self.recheck.map_or(pause, |at| at.min(pause)));
+            self.look_at(pause);
             return;
         }
         let left = if procfs::is_ours() {
@@ -243,7 +256,7 @@ impl Driver {
             }
         };
         if !left.is_empty() {
-            self.recheck = Some(Instant::now() + took.max(RECHECK));
+            self.look_at(Instant::now() + took.max(RECHECK));
         }
         for run in clearing.difference(&left).map(|number| Run(*number)) {
             let Some(life) = self.lives.remove(&run) else { continue };

@@ -3,25 +3,20 @@
 use super::driver::Driver;
 use crate::spec::ServiceName;
 use crate::state::{Fitness, Held, State, Then, Up, Whole};
-use std::time::Instant;
 
 impl Driver {
     /// Logs each change of a service once, and sends `on_stop` when the whole stop begins.
     pub(super) fn tell_changes(&mut self) {
-        let changed: Vec<(ServiceName, (&'static str, Instant))> = self
+        let changed: Vec<(ServiceName, (&'static str, u64))> = self
             .machine
             .services()
-            .map(|s| (&s.spec().name, (word(s.state()), s.since())))
+            .map(|s| (&s.spec().name, (word(s.state()), s.restarts())))
             .filter(|(name, now)| self.shown.get(*name) != Some(now))
             .map(|(name, now)| (name.clone(), now))
             .collect();
         for (name, now) in changed {
             let (state, _) = now;
-            let former = self.shown.insert(name.clone(), now).map(|(word, _)| word);
-            // What is in the same state again has been in another meanwhile, but for a thaw, which moves the clock.
-            if former == Some(state) && state != "in backoff" {
-                continue;
-            }
+            self.shown.insert(name.clone(), now);
             let Some(service) = self.machine.service(&name) else { continue };
             let detail = detail(service.state());
             match service.state() {

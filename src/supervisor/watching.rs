@@ -49,20 +49,22 @@ impl Driver {
 
     /// Asks what is due, and ends what has no answer in time.
     pub(super) fn ask(&mut self, now: Instant) {
-        let wanted: BTreeMap<Question, Probe> = self.machine.services().flat_map(questions).collect();
+        let wanted: BTreeMap<Question, &Probe> = self.machine.services().flat_map(questions).collect();
         let every = wanted.iter().map(|(question, probe)| (*question, probe.every)).collect();
         self.probes.keep(&every, now);
+        let due = self.probes.due(now).into_iter();
+        let due: Vec<(Question, Probe)> =
+            due.filter_map(|question| Some((question, (*wanted.get(&question)?).clone()))).collect();
         for (question, pid) in self.probes.overdue(now) {
             // It leads a session of its own; the answer comes with its end.
             let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
             self.probes.command(question, pid, now + Duration::from_secs(3_600));
         }
-        for question in self.probes.due(now) {
-            let Some(probe) = wanted.get(&question) else { continue };
-            match &probe.check {
-                Check::Exec { argv } => self.ask_by_command(question, argv, now + probe.timeout),
-                Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. } => {
-                    self.probes.ask(question, probe.check.clone(), probe.timeout);
+        for (question, Probe { check, timeout, .. }) in due {
+            match check {
+                Check::Exec { argv } => self.ask_by_command(question, argv, now + timeout),
+                check @ (Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. }) => {
+                    self.probes.ask(question, check, timeout);
                 }
             }
         }
@@ -90,15 +92,15 @@ impl Driver {
 }
 
 /// What is to be asked of a service now: until it is ready whether it is, then that and whether it lives.
-fn questions(s: &Service) -> Vec<(Question, Probe)> {
+fn questions(s: &Service) -> impl Iterator<Item = (Question, &Probe)> {
     let ready = |run: &Run| match &s.spec().ready {
-        Ready::Probe(probe) => Some(((*run, Topic::Ready), probe.clone())),
+        Ready::Probe(probe) => Some(((*run, Topic::Ready), probe)),
         Ready::Started | Ready::Notify => None,
     };
-    let live = |run: &Run| s.spec().live.as_ref().map(|live| ((*run, Topic::Live), live.probe.clone()));
-    match s.state() {
-        State::Starting { run, .. } => ready(run).into_iter().collect(),
-        State::Ready { run, .. } => ready(run).into_iter().chain(live(run)).collect(),
+    let live = |run: &Run| s.spec().live.as_ref().map(|live| ((*run, Topic::Live), &live.probe));
+    let asked = match s.state() {
+        State::Starting { run, .. } => [ready(run), None],
+        State::Ready { run, .. } => [ready(run), live(run)],
         State::Waiting
         | State::Absent
         | State::Spawning { .. }
@@ -108,6 +110,7 @@ fn questions(s: &Service) -> Vec<(Question, Probe)> {
         | State::Backoff { .. }
         | State::Done
         | State::Down(_)
-        | State::GaveUp(_) => Vec::new(),
-    }
+        | State::GaveUp(_) => [None, None],
+    };
+    asked.into_iter().flatten()
 }

@@ -122,10 +122,13 @@ where
                     }
                     order.push_back(clients.spawn(connection(stream, handler.clone())));
                 }
-                // Out of descriptors, most likely: no busy loop.
+                // Out of descriptors, most likely: whoever has been there longest makes room. No busy loop.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(Duration::from_millis(250)).await;
+                    if let Some(oldest) = order.pop_front() {
+                        oldest.abort();
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             },
         }

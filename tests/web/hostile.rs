@@ -65,3 +65,18 @@ fn headers_without_end_and_noise_are_refused_and_it_lives_on() {
     until("an answer", || (get(open, "/health/live").code == 200).then_some(()));
     assert_eq!(world.state_of("web").unwrap()["restarts"], 0);
 }
+
+#[test]
+fn slow_clients_that_hold_every_descriptor_keep_nobody_out() {
+    let mut world = World::new();
+    world.raw("web", &format!("{}nofile = 20\n", crate::web_toml()));
+    let mut command = world.command(&["run"]);
+    command.env("SUPAFLY_WEB_LISTEN", "127.0.0.1:0").env("SUPAFLY_WEB_PRIVATE", "off");
+    command.env("SUPAFLY_DATA", world.path("data"));
+    world.start_as(command);
+    let open = crate::address(&world, "health_address");
+    let _slow: Vec<_> = (0..60).map(|_| connect(open)).collect();
+    let begun = Instant::now();
+    assert_eq!(get(open, "/health/live").code, 200);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}

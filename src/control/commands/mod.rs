@@ -8,7 +8,7 @@ mod wishes;
 pub use health::{Which, health};
 pub use logs::{LogArgs, logs};
 pub use status::{Shown, Watch, status};
-pub use wishes::{Patience, Wish, wish};
+pub use wishes::{Change, Everything, Patience, everything, one};
 
 use super::client::{self, ClientError};
 use crate::exit::Failure;

@@ -9,19 +9,34 @@ use crate::status::{ServiceStatus, Status};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What is wished.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// A service that is down comes up.
-    Start(String),
-    /// A service goes down, and with it those who come after it, if that is wished.
-    Stop(String, bool),
-    /// A service goes down and comes up again.
-    Restart(String, bool),
-    /// Everything stands still.
+/// What is wished of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Everything {
+    /// It stands still.
     Freeze,
-    /// Everything goes on.
+    /// It goes on.
     Thaw,
+}
+
+/// What is wished of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// One that is down comes up.
+    Start,
+    /// It goes down.
+    Stop,
+    /// It goes down and comes up again.
+    Restart,
+}
+
+impl Change {
+    const fn verb(self) -> &'static str {
+        match self {
+            Change::Start => "start",
+            Change::Stop => "stop",
+            Change::Restart => "restart",
+        }
+    }
 }
 
 /// How long the outcome is waited for.
@@ -38,22 +53,18 @@ const EVERY: Duration = Duration::from_millis(50);
 /// How often a freeze that is refused because of work under way is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Hands on a wish and says what became of it: 0 when it came true, else 1 with the reason.
+/// Hands on a wish for everything and says what became of it: 0 when it came true, else 1 with the reason.
 ///
 /// # Errors
 /// There is no supervisor, or it does not answer.
-pub fn wish(run: &Path, wish: &Wish, patience: Patience) -> Result<Exit, Failure> {
+pub fn everything(run: &Path, wish: Everything, patience: Patience) -> Result<Exit, Failure> {
     match wish {
-        Wish::Freeze => freeze(run, patience),
-        Wish::Thaw => match told(client::request(run, "thaw", &[]))? {
+        Everything::Freeze => freeze(run, patience),
+        Everything::Thaw => match told(client::request(run, "thaw", &[]))? {
             Told::Done => say(Exit::Clean, "thawed"),
             Told::Nothing(why) => say(Exit::Clean, &why),
             Told::No(why) => say(Exit::No, &why),
         },
-        Wish::Start(name) => one(run, wish, name, false, patience),
-        Wish::Stop(name, dependents) | Wish::Restart(name, dependents) => {
-            one(run, wish, name, *dependents, patience)
-        }
     }
 }
 
@@ -70,15 +81,21 @@ fn freeze(run: &Path, patience: Patience) -> Result<Exit, Failure> {
     }
 }
 
-fn one(run: &Path, wish: &Wish, name: &str, dependents: bool, patience: Patience) -> Result<Exit, Failure> {
+/// Hands on a wish for one service (`dependents`: and those who come after it) and says what became of it, as
+/// [`everything`] does.
+///
+/// # Errors
+/// There is no supervisor, or it does not answer.
+pub fn one(
+    run: &Path,
+    change: Change,
+    name: &str,
+    dependents: bool,
+    patience: Patience,
+) -> Result<Exit, Failure> {
     let (before, _) = ask(run).map_err(|e| Failure::gave_up(e.to_string()))?;
-    let verb = match wish {
-        Wish::Start(_) => "start",
-        Wish::Stop(..) => "stop",
-        Wish::Restart(..) | Wish::Freeze | Wish::Thaw => "restart",
-    };
     let arguments = [("service", name.into()), ("with_dependents", dependents.into())];
-    match told(client::request(run, verb, &arguments))? {
+    match told(client::request(run, change.verb(), &arguments))? {
         Told::Nothing(why) => return say(Exit::Clean, &why),
         Told::No(why) => return say(Exit::No, &why),
         Told::Done => {}
@@ -87,7 +104,7 @@ fn one(run: &Path, wish: &Wish, name: &str, dependents: bool, patience: Patience
     let until = now() + long;
     loop {
         let (after, _) = ask(run).map_err(|e| Failure::gave_up(e.to_string()))?;
-        match outcome(wish, name, &before, &after) {
+        match outcome(change, name, &before, &after) {
             Outcome::True(text) => return say(Exit::Clean, &text),
             Outcome::Failed(text) => return say(Exit::No, &text),
             Outcome::NotYet(text) if now() >= until => {
@@ -111,20 +128,20 @@ enum Outcome {
 }
 
 /// Pure: compares the status before and after a wish for one service.
-fn outcome(wish: &Wish, name: &str, before: &Status, after: &Status) -> Outcome {
+fn outcome(change: Change, name: &str, before: &Status, after: &Status) -> Outcome {
     let find = |status: &Status| status.services.iter().find(|s| s.name == name).cloned();
     let Some(now) = find(after) else { return Outcome::Failed(format!("{name}: there is no such service")) };
     let text = described(&now);
     let state = now.state.as_str();
-    match wish {
-        Wish::Stop(..) => match state {
+    match change {
+        Change::Stop => match state {
             "stopped" | "failed" | "held" | "done" | "absent" => Outcome::True(text),
             _ => Outcome::NotYet(text),
         },
-        Wish::Start(_) | Wish::Restart(..) | Wish::Freeze | Wish::Thaw => {
+        Change::Start | Change::Restart => {
             let former = find(before);
             // What was accepted to start and is ready may never have gone; a restart shows another life of it.
-            let another = matches!(wish, Wish::Start(_))
+            let another = change == Change::Start
                 || former.is_none_or(|former| {
                     let runs = now.run.is_some() && now.run != former.run;
                     runs || now.restarts > former.restarts || (former.run.is_none() && former.state != state)
@@ -200,9 +217,9 @@ mod tests {
 
     #[test]
     fn a_restart_came_true_when_another_run_is_ready() {
-        let wish = Wish::Restart("db".to_owned(), false);
+        let wish = Change::Restart;
         let before = status("ready", Some(1), 0);
-        let see = |after: &Status| outcome(&wish, "db", &before, after);
+        let see = |after: &Status| outcome(wish, "db", &before, after);
         assert!(matches!(see(&before), Outcome::NotYet(_)), "the old run is no answer");
         assert!(matches!(see(&status("stopping", Some(1), 0)), Outcome::NotYet(_)));
         assert!(matches!(see(&status("starting", Some(2), 1)), Outcome::NotYet(_)));
@@ -213,9 +230,9 @@ mod tests {
 
     #[test]
     fn a_start_came_true_or_failed_whatever_was_counted_before() {
-        let wish = Wish::Start("db".to_owned());
+        let wish = Change::Start;
         let never = status("stopped", None, 0);
-        let see = |before: &Status, after: &Status| outcome(&wish, "db", before, after);
+        let see = |before: &Status, after: &Status| outcome(wish, "db", before, after);
         assert!(
             matches!(see(&never, &status("done", None, 0)), Outcome::True(_)),
             "its first life is over already"
@@ -223,19 +240,19 @@ mod tests {
         assert!(matches!(see(&never, &status("failed", None, 0)), Outcome::Failed(_)));
         let ready = status("ready", Some(1), 0);
         assert!(matches!(see(&ready, &ready), Outcome::True(_)), "its stop was called off");
-        let again = Wish::Restart("db".to_owned(), false);
+        let again = Change::Restart;
         assert!(
-            matches!(outcome(&again, "db", &ready, &status("held", None, 0)), Outcome::Failed(_)),
+            matches!(outcome(again, "db", &ready, &status("held", None, 0)), Outcome::Failed(_)),
             "fenced"
         );
-        assert!(matches!(outcome(&again, "db", &never, &status("done", None, 0)), Outcome::True(_)));
+        assert!(matches!(outcome(again, "db", &never, &status("done", None, 0)), Outcome::True(_)));
     }
 
     #[test]
     fn a_stop_came_true_when_nothing_of_it_lives() {
-        let wish = Wish::Stop("db".to_owned(), false);
+        let wish = Change::Stop;
         let before = status("ready", Some(1), 0);
-        assert!(matches!(outcome(&wish, "db", &before, &status("stopping", Some(1), 0)), Outcome::NotYet(_)));
-        assert!(matches!(outcome(&wish, "db", &before, &status("stopped", None, 0)), Outcome::True(_)));
+        assert!(matches!(outcome(wish, "db", &before, &status("stopping", Some(1), 0)), Outcome::NotYet(_)));
+        assert!(matches!(outcome(wish, "db", &before, &status("stopped", None, 0)), Outcome::True(_)));
     }
 }

@@ -323,3 +323,28 @@ fn many_ways_through_the_graph_are_not_walked_one_by_one() {
     assert!(!machine.is_blocked(&name("last")));
     assert!(machine.waits_for(&name("last")).is_some());
 }
+
+#[test]
+fn two_that_die_together_do_not_come_back_together_and_none_waits_longer_than_its_delay() {
+    let first = ServiceSpec::minimal(name("first"), Kind::Daemon, vec!["/bin/x".to_owned()]);
+    let second = ServiceSpec { name: name("second"), ..first.clone() };
+    let now = Instant::now();
+    let plan = Plan::new(vec![first, second], Duration::from_secs(9), BTreeSet::new()).unwrap();
+    let mut s = Scene { machine: Machine::new(plan, &BTreeSet::new(), now), now };
+    s.step(Event::Tick);
+    for full in [1, 2, 4].map(Duration::from_secs) {
+        let fails = |service: &&str| {
+            s.says(service, Happened::SpawnFailed("ENOENT".to_owned()));
+            let State::Backoff { until, .. } = s.state(service) else { panic!("it failed") };
+            until
+        };
+        let until: Vec<Instant> = ["first", "second"].iter().map(fails).collect();
+        assert_ne!(until[0], until[1], "after {full:?}");
+        for at in &until {
+            let delay = at.duration_since(s.now);
+            assert!(delay <= full && delay >= full * 9 / 10, "{delay:?} of {full:?}");
+        }
+        s.now = until[0].max(until[1]);
+        s.step(Event::Tick);
+    }
+}
