@@ -19,6 +19,7 @@ pub mod procfs;
 pub mod reaper;
 pub mod signals;
 pub mod spawn;
+pub mod tags;
 
 pub use reaper::{Ended, Processes};
 pub use spawn::{Identity, SpawnError, SpawnRequest, Spawned};

@@ -55,7 +55,7 @@ pub fn resolve(
     };
     let gid = group.map_or(Ok(base.gid), gid_of)?;
     let mut all = base.groups;
-    all.extend(super::descent::inherited_tags());
+    all.extend(super::tags::inherited_tags());
     for name in groups {
         all.push(gid_of(name)?);
     }

@@ -15,6 +15,7 @@
 
 mod downward;
 mod due;
+mod fitness;
 mod freezing;
 mod ladder;
 mod machine;
@@ -26,6 +27,7 @@ mod single;
 mod states;
 #[cfg(test)]
 mod tests;
+mod upward;
 
 pub use freezing::Stage;
 pub use machine::{Answer, Cause, Event, Machine, Whole};

@@ -66,9 +66,8 @@ pub(super) struct Driver {
     pub(super) pause: Option<Instant>,
     /// Why we cannot look at processes, while we cannot.
     pub(super) blind: Option<String>,
-    pub(super) freezers: Vec<oneshot::Sender<server::Answer>>,
-    /// A freeze was accepted, and what became of it is not said yet.
-    pub(super) freeze_open: bool,
+    /// Who asked for a freeze of which is not said yet what became of it; none: by a signal, and reads the log.
+    pub(super) freezers: Vec<Option<oneshot::Sender<server::Answer>>>,
     /// What was last said of a service: its state, and how often it had been started.
     pub(super) shown: BTreeMap<ServiceName, (&'static str, u64)>,
     pub(super) stop_told: bool,
@@ -190,9 +189,7 @@ impl Driver {
 
     /// Tells the machine, and does what comes out until nothing more does.
     pub(super) fn feed(&mut self, event: Event) -> Answer {
-        let freeze = matches!(event, Event::Freeze(_));
         let (actions, answer) = self.machine.step(event, Instant::now());
-        self.freeze_open |= freeze && answer == Answer::Accepted;
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             if let Some(event) = self.perform(action) {

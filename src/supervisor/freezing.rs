@@ -21,7 +21,11 @@ const RECHECK: Duration = Duration::from_millis(5);
 impl Driver {
     pub(super) fn freeze_by_signal(&mut self) {
         match self.feed(Event::Freeze("SIGUSR1".to_owned())) {
-            Answer::Accepted => tracing::info!("asked to freeze everything by SIGUSR1"),
+            Answer::Accepted => {
+                tracing::info!("asked to freeze everything by SIGUSR1");
+                self.freezers.push(None);
+                self.tell_freezers();
+            }
             Answer::Nothing(why) => tracing::info!("SIGUSR1: nothing to do: {why}"),
             Answer::Rejected(why) => tracing::warn!("SIGUSR1: not frozen: {why}"),
         }
@@ -127,7 +131,7 @@ impl Driver {
 
     /// What became of a freeze, once: in the log, and to whoever asked for it over the control socket.
     pub(super) fn tell_freezers(&mut self) {
-        if !self.freeze_open && self.freezers.is_empty() {
+        if self.freezers.is_empty() {
             return;
         }
         let answer = match self.machine.whole() {
@@ -140,15 +144,12 @@ impl Driver {
                 server::Answer::Rejected("everything is stopping".to_owned())
             }
         };
-        // Who asked by a signal finds it in the log only.
-        if std::mem::take(&mut self.freeze_open) {
-            if let server::Answer::Rejected(why) = &answer {
-                tracing::warn!("not frozen: {why}");
-            } else {
-                tracing::info!("everything that freezes stands, and that is proved");
-            }
+        if let server::Answer::Rejected(why) = &answer {
+            tracing::warn!("not frozen: {why}");
+        } else {
+            tracing::info!("everything that freezes stands, and that is proved");
         }
-        for freezer in self.freezers.drain(..) {
+        for freezer in self.freezers.drain(..).flatten() {
             // Who has gone meanwhile need not be told.
             let _ = freezer.send(answer.clone());
         }

@@ -103,8 +103,8 @@ impl Driver {
         if matches!(answer, server::Answer::Accepted)
             || matches!(self.machine.whole(), Whole::Freezing { .. })
         {
-            self.freezers.retain(|freezer| !freezer.is_closed());
-            self.freezers.push(waits);
+            self.freezers.retain(|freezer| freezer.as_ref().is_none_or(|freezer| !freezer.is_closed()));
+            self.freezers.push(Some(waits));
             self.tell_freezers();
         } else {
             // Who has gone meanwhile need not be told.

@@ -3,10 +3,11 @@
 //! killed.
 
 use crate::exit::Failure;
-use crate::os::descent::{self, MARKER, Tags};
+use crate::os::descent::{self, MARKER};
 use crate::os::lock::{Lock, LockError};
 use crate::os::privilege::Privilege;
 use crate::os::procfs;
+use crate::os::tags::{self, Tags};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::DirBuilderExt;
@@ -54,7 +55,7 @@ impl RunDir {
         let instance = uuid::Uuid::new_v4();
         let (seed, ..) = instance.as_fields();
         let tags = match privilege {
-            Privilege::Full => descent::choose_tags(seed),
+            Privilege::Full => tags::choose_tags(seed),
             Privilege::None => None,
         };
         let life = Life { instance: instance.simple().to_string(), tags };

@@ -72,7 +72,6 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
         pause: None,
         blind: None,
         freezers: Vec::new(),
-        freeze_open: false,
         shown: BTreeMap::new(),
         stop_told: false,
         nofile: crate::os::limits::raise_open_files(),

@@ -3,7 +3,8 @@
 
 use crate::support::bucket::{Bucket, Kind};
 use crate::support::ledger::{self, Writer};
-use crate::support::machine::{Machine, PATIENCE, pg_bin, until};
+use crate::support::machine::{Machine, PATIENCE, until};
+use crate::support::programs::pg_bin;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! `make dev` as a newcomer meets it: it says what it chose and when it is ready, Ctrl-C stops it cleanly, and the second
 //! time it goes on with the data.
 
-use crate::support::machine::{PATIENCE, lines, open_directory, pg_bin, root};
+use crate::support::machine::{PATIENCE, lines, open_directory, root};
+use crate::support::programs::pg_bin;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::CommandExt;

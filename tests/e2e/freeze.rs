@@ -1,7 +1,8 @@
 //! A whole machine stands still under load, for a quarter of a minute, and no transaction is lost or refused.
 
 use crate::support::bucket::{Bucket, Kind};
-use crate::support::machine::{Machine, children, pg_bin, until};
+use crate::support::machine::{Machine, children, until};
+use crate::support::programs::pg_bin;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,8 @@
 
 use crate::support::bucket::{Bucket, Kind};
 use crate::support::ledger::{self, Writer};
-use crate::support::machine::{Machine, PATIENCE, pg_bin, root, until};
+use crate::support::machine::{Machine, PATIENCE, root, until};
+use crate::support::programs::pg_bin;
 use nix::sys::signal::Signal;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

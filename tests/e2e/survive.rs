@@ -2,7 +2,8 @@
 
 use crate::support::bucket::{Bucket, Kind};
 use crate::support::ledger::{self, Writer};
-use crate::support::machine::{Machine, open_directory, pg_bin, programs, root, until};
+use crate::support::machine::{Machine, open_directory, root, until};
+use crate::support::programs::{pg_bin, programs};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;

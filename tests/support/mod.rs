@@ -6,6 +6,7 @@
 pub(crate) mod bucket;
 pub(crate) mod ledger;
 pub(crate) mod machine;
+pub(crate) mod programs;
 pub(crate) mod proxy;
 mod s3;
 

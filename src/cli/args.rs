@@ -1,0 +1,234 @@
+//! What can be typed, and the help for it.
+
+use crate::control::commands::Patience;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One binary that turns one machine into a complete Supabase-style Postgres.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    max_term_width = 80,
+    after_help = "Examples:
+  supafly run                start everything, as PID 1 or under another init
+  supafly status             what runs, since when, and what is protected
+  supafly logs -f postgres   what a service says
+  supafly restart postgrest  one service down and up again
+  supafly health --ready     exit 0 when clients can be served; else 1, and why
+  supafly check              read all configuration, say all that is wrong
+  supafly backup now         take a base backup and verify it
+
+Exit codes: 0 done, 1 no, 64 usage, 70 gave up, 75 forced stop, 76 stopped but
+WAL not all archived, 77 refused (owned by another, foreign data),
+78 configuration."
+)]
+pub(super) struct Cli {
+    /// Settings [default: /etc/supafly/supafly.toml, if there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start the services and supervise them until told to stop
+    #[command(after_help = "Examples:
+  supafly run
+  SUPAFLY_STORE=s3://bucket/prefix supafly run
+  supafly run --services ./services")]
+    Run(Services),
+    /// What runs, since when, and what is protected
+    #[command(after_help = "Examples:
+  supafly status
+  supafly status --watch
+  supafly status --json | jq '.services[].state'")]
+    Status(StatusArgs),
+    /// What services have said lately
+    #[command(after_help = "Examples:
+  supafly logs                   the recent lines of all services
+  supafly logs -f postgres       go on with what Postgres says
+  supafly logs -n 20 supafly     the supervisor's own last 20 lines
+  supafly logs --json | jq .message")]
+    Logs(Logs),
+    /// Start a service that is down, held or has failed
+    #[command(after_help = "Examples:
+  supafly start claim            try again what is held
+  supafly start --no-wait pooler")]
+    Start(One),
+    /// Stop a service (everything: send SIGTERM to `supafly run`)
+    #[command(after_help = "Examples:
+  supafly stop postgrest
+  supafly stop --with-dependents postgres")]
+    Stop(Several),
+    /// Stop a service and start it again; who comes after it goes on
+    #[command(after_help = "Examples:
+  supafly restart postgrest
+  supafly restart --with-dependents postgres   and all that come after it")]
+    Restart(Several),
+    /// Let everything stand still, proved, until `thaw` (also: SIGUSR1)
+    #[command(after_help = "Examples:
+  supafly freeze
+  supafly freeze --wait 30s      try again while an archive command is under way")]
+    Freeze {
+        /// How long to try again while work is under way
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        wait: Option<Duration>,
+    },
+    /// Let everything go on (also: SIGUSR2)
+    #[command(after_help = "Example:\n  supafly thaw")]
+    Thaw,
+    /// Is it alive, is it ready: exit 0 or 1, with the reason
+    #[command(after_help = "Examples:
+  supafly health --ready    for HEALTHCHECK: can clients be served?
+  supafly health --live     is the supervisor itself alive?
+  supafly health --service postgrest")]
+    Health(Health),
+    /// Read all configuration and say everything that is wrong, at once
+    #[command(after_help = "Examples:
+  supafly check
+  supafly check --services ./services
+  supafly check --json | jq .stop")]
+    Check(CheckArgs),
+    /// Base backups
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Hand one WAL file to keeper (Postgres's archive_command)
+    WalPush {
+        /// The file, `%p`
+        path: PathBuf,
+    },
+    /// Fetch one WAL file through keeper (Postgres's restore_command)
+    WalFetch {
+        /// The name, `%f`
+        name: String,
+        /// Where to, `%p`
+        destination: PathBuf,
+    },
+    /// Role: make directories and secrets
+    #[command(hide = true)]
+    Secrets,
+    /// Role: claim or confirm the epoch
+    #[command(hide = true)]
+    Claim,
+    /// Role: own the epoch, ship and fetch WAL, drive the backup engine
+    #[command(hide = true)]
+    Keeper,
+    /// Role: adopt, initialise or restore the data directory
+    #[command(hide = true)]
+    Datadir,
+    /// Role: health routes, status, metrics and page over HTTP
+    #[command(hide = true)]
+    Web,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Services {
+    /// Directory of service files [default: setting `services`]
+    #[arg(long, value_name = "DIR")]
+    pub(super) services: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) output: Output,
+    /// Go on: on a terminal in place, elsewhere at each change
+    #[arg(long, short)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) services: Services,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    /// Of this service only; `supafly` is the supervisor itself
+    pub(super) service: Option<String>,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub(super) follow: bool,
+    /// At most so many of the lines that are kept
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(super) lines: Option<usize>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// Its name
+    pub(super) service: String,
+    #[command(flatten)]
+    pub(super) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Several {
+    /// Its name
+    pub(super) service: String,
+    /// And those who come after it: first to go, last to come
+    #[arg(long)]
+    pub(super) with_dependents: bool,
+    #[command(flatten)]
+    pub(super) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Waiting {
+    /// How long to wait for the outcome
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(super) wait: Duration,
+    /// Do not wait: that it was accepted is enough
+    #[arg(long, conflicts_with = "wait")]
+    pub(super) no_wait: bool,
+}
+
+impl Waiting {
+    pub(super) const fn patience(&self) -> Patience {
+        if self.no_wait { Patience::None } else { Patience::For(self.wait) }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::spec::duration::parse(text).ok_or_else(|| "write 500ms, 10s or 2m".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct Health {
+    /// Is the supervisor itself alive?
+    #[arg(long)]
+    pub(super) live: bool,
+    /// Can clients be served? (the default)
+    #[arg(long)]
+    pub(super) ready: bool,
+    /// Is this one service ready, or done?
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Backup {
+    /// Take a base backup now, verify it, and say its name
+    #[command(after_help = "Example:\n  supafly backup now")]
+    Now(Output),
+    /// The base backups of this cluster, oldest first
+    #[command(after_help = "Example:\n  supafly backup list --json")]
+    List(Output),
+}

@@ -1,0 +1,196 @@
+//! What a setting may be: its type, how it is read and how it is shown.
+
+use core::net::SocketAddr;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// `supafly.toml`, with its line.
+    File {
+        /// As named on the command line.
+        file: String,
+        /// From 1.
+        line: usize,
+    },
+    /// An environment variable, by name.
+    Environment(String),
+}
+
+/// The object store: the truth, of which the volume is a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// No store: every status says UNPROTECTED.
+    None,
+    /// `s3://bucket/prefix`; the prefix has no slash at either end and may be empty.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// Without a slash at either end; may be empty.
+        prefix: String,
+    },
+    /// `file:///dir`
+    File {
+        /// Absolute; must exist.
+        dir: PathBuf,
+    },
+}
+
+/// Whether a boot without identity may take over a prefix that has an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// Refuse.
+    Never,
+    /// Take over from whoever is the owner.
+    Auto,
+    /// Take over from this one former epoch and no other.
+    Epoch(u32),
+}
+
+/// What an owner does when it cannot confirm its ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Serve on through a store outage.
+    Available,
+    /// Freeze Postgres when unconfirmed for the TTL.
+    Strict,
+}
+
+/// Where something listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// There; with port 0 on whichever port is free.
+    At(SocketAddr),
+}
+
+/// Output of our own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text when stdout is a terminal, JSON otherwise.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A value that must not be printed. `Debug` and `Display` hide it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+    /// The secret itself; for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("an absolute path".to_owned()) }
+}
+
+pub(super) fn parse_store(text: &str) -> Result<StoreUrl, String> {
+    let right = || "`s3://bucket/prefix`, `file:///directory` or empty for none".to_owned();
+    if text.is_empty() || text == "none" {
+        return Ok(StoreUrl::None);
+    }
+    if let Some(dir) = text.strip_prefix("file://") {
+        return absolute(dir).map(|dir| StoreUrl::File { dir }).map_err(|_| right());
+    }
+    let rest = text.strip_prefix("s3://").ok_or_else(right)?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let bucket_fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    let prefix = prefix.trim_matches('/');
+    let prefix_fits = prefix.is_empty()
+        || prefix.split('/').all(|p| {
+            !p.is_empty()
+                && p != "."
+                && p != ".."
+                && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        });
+    if bucket_fits && prefix_fits {
+        Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    } else {
+        Err(right())
+    }
+}
+
+pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    text.parse()
+        .map(Listen::At)
+        .map_err(|_| "an address with its port, such as 127.0.0.1:8080 or [::]:8080, or `off`".to_owned())
+}
+
+pub(super) fn parse_takeover(text: &str) -> Result<Takeover, String> {
+    match text {
+        "never" => Ok(Takeover::Never),
+        "auto" => Ok(Takeover::Auto),
+        n => match n.trim_start_matches('0').parse() {
+            Ok(epoch) if epoch > 0 => Ok(Takeover::Epoch(epoch)),
+            _ => Err("`never`, `auto` or the number of the epoch to take over from".to_owned()),
+        },
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File { file, line } => write!(f, "{file}:{line}"),
+            Source::Environment(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::None => f.write_str("none"),
+            StoreUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            StoreUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            StoreUrl::File { dir } => write!(f, "file://{}", dir.display()),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Off => f.write_str("off"),
+            Listen::At(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl fmt::Display for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Takeover::Never => f.write_str("never"),
+            Takeover::Auto => f.write_str("auto"),
+            Takeover::Epoch(epoch) => write!(f, "{epoch}"),
+        }
+    }
+}
