@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::control::commands::{self, LogArgs, Patience, Shown, Watch, Which, Wish};
 use crate::exit::{Exit, Failure};
 use crate::supervisor::Setting;
-use crate::{archive, facts, keeper, owner, postgres, secrets, supervisor, telemetry, walg, web};
+use crate::{archive, facts, keeper, owner, postgres, secrets, setup, supervisor, telemetry, walg, web};
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -126,6 +126,9 @@ enum Command {
     /// Role: adopt, initialise or restore the data directory
     #[command(hide = true)]
     Datadir,
+    /// Role: roles, grants, helpers and extensions in the database; users' migrations
+    #[command(hide = true)]
+    Setup,
     /// Role: health routes, status, metrics and page over HTTP
     #[command(hide = true)]
     Web,
@@ -306,6 +309,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Claim => role(&settings, owner::claim_role),
         Command::Keeper => role(&settings, keeper::run),
         Command::Datadir => role(&settings, postgres::datadir_role),
+        Command::Setup => role(&settings, setup::run),
         Command::Web => role(&settings, web::run),
     }
 }

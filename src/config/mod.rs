@@ -143,6 +143,8 @@ pub struct Settings {
     pub postgrest: Option<PathBuf>,
     pub pgbouncer: Option<PathBuf>,
     pub supavisor: Option<PathBuf>,
+    pub auto_expose: bool,
+    pub migrations: Option<PathBuf>,
     /// `FLY_MACHINE_ID`: we are on a Fly Machine.
     pub machine: Option<String>,
     /// Where each value came from, by key.
@@ -206,6 +208,8 @@ impl Settings {
             postgrest: get.optional("postgrest"),
             pgbouncer: get.optional("pgbouncer"),
             supavisor: get.optional("supavisor"),
+            auto_expose: get.text("auto_expose", "off", parse_switch),
+            migrations: get.optional("migrations"),
             project,
             machine,
             sources: raw.sources(),
@@ -300,7 +304,7 @@ macro_rules! from_default {
 from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
-    Listen => Listen::Off,
+    Listen => Listen::Off, bool => false,
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -342,6 +346,14 @@ fn parse_listen(text: &str) -> Result<Listen, String> {
     text.parse()
         .map(Listen::At)
         .map_err(|_| "an address with its port, such as 127.0.0.1:8080 or [::]:8080, or `off`".to_owned())
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("`on` or `off`".to_owned()),
+    }
 }
 
 fn parse_takeover(text: &str) -> Result<Takeover, String> {
@@ -431,6 +443,8 @@ impl Settings {
             ("postgrest", path(&self.postgrest)),
             ("pgbouncer", path(&self.pgbouncer)),
             ("supavisor", path(&self.supavisor)),
+            ("auto_expose", if self.auto_expose { "on" } else { "off" }.to_owned()),
+            ("migrations", path(&self.migrations)),
         ]
         .into_iter()
     }

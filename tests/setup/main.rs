@@ -1,0 +1,1 @@
+//! The `setup` role against a real Postgres.
