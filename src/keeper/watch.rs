@@ -57,7 +57,8 @@ impl Watch {
         let asked = async {
             // Asking what is not there would be an error in Postgres's log at every turn.
             let there = client.simple_query(THERE).await?;
-            let there = there.iter().any(|m| matches!(m, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
+            let there =
+                there.iter().any(|m| matches!(m, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
             if there { client.simple_query(GRAPHQL).await } else { Ok(Vec::new()) }
         };
         match tokio::time::timeout(PATIENCE, asked).await {

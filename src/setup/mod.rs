@@ -62,7 +62,11 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
     let recovering = session.client.query_one("select pg_catalog.pg_is_in_recovery()", &[]).await;
     if recovering.map_err(|e| sql("ask whether it recovers", &e))?.get(0) {
         tracing::warn!("Postgres is in recovery and takes no writes: nothing is set up");
-        rows.push(row("set-up", "recovery", "Postgres takes no writes; run `supafly start setup` afterwards"));
+        rows.push(row(
+            "set-up",
+            "recovery",
+            "Postgres takes no writes; run `supafly start setup` afterwards",
+        ));
         return Ok(());
     }
     session.lock().await?;
@@ -87,7 +91,8 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
 
 /// The ledger before the step that makes it.
 async fn ledger_there(session: &Session) -> Result<BTreeMap<String, Entry>, Failure> {
-    let there = session.client.query_one("select pg_catalog.to_regclass('supafly.ledger') is not null", &[]).await;
+    let there =
+        session.client.query_one("select pg_catalog.to_regclass('supafly.ledger') is not null", &[]).await;
     match there.map_err(|e| sql("look for its ledger", &e))?.get(0) {
         true => entries(session, "step").await,
         false => Ok(BTreeMap::new()),
@@ -194,12 +199,14 @@ async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Op
 async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {
     let question = "select w.name from pg_catalog.unnest($1::text[]) as w (name) \
                     where not exists (select from pg_catalog.pg_extension e where e.extname = w.name) order by 1";
-    let rows = session.client.query(question, &[&EXTENSIONS]).await.map_err(|e| sql("look at extensions", &e))?;
+    let rows =
+        session.client.query(question, &[&EXTENSIONS]).await.map_err(|e| sql("look at extensions", &e))?;
     let missing: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     if missing.is_empty() {
         return Ok(None);
     }
-    let said = format!("not in the database (not installed here, or dropped by hand): {}", missing.join(", "));
+    let said =
+        format!("not in the database (not installed here, or dropped by hand): {}", missing.join(", "));
     tracing::warn!("extensions: {said}");
     Ok(Some(row("extensions", "missing", said)))
 }

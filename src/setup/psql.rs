@@ -12,7 +12,8 @@ const SHOWN: usize = 5;
 fn program(settings: &Settings) -> Result<PathBuf, String> {
     let beside = bin::find(settings).ok().map(|bin| bin.program("psql")).filter(|p| p.exists());
     beside.or_else(|| which::which("psql").ok()).ok_or_else(|| {
-        "it has backslash commands or rows for `copy`, which only psql can run, and psql is not installed".to_owned()
+        "it has backslash commands or rows for `copy`, which only psql can run, and psql is not installed"
+            .to_owned()
     })
 }
 
@@ -30,7 +31,12 @@ pub(super) fn run(settings: &Settings, file: &Path, whole: bool, last: &str) -> 
     command.arg("-f").arg(file).arg("-c").arg(last);
     let path = crate::facts::environment().remove("PATH").unwrap_or_else(|| "/usr/bin:/bin".to_owned());
     let near = file.parent().unwrap_or(Path::new("/"));
-    command.env_clear().env("PATH", path).env("LC_ALL", "C").env("PGCLIENTENCODING", "UTF8").current_dir(near);
+    command
+        .env_clear()
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .env("PGCLIENTENCODING", "UTF8")
+        .current_dir(near);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = command.output().map_err(|e| format!("psql cannot be run: {e}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -238,7 +238,10 @@ mod tests {
     fn statements_end_where_psql_ends_them() {
         let comments = "select 1;;\n -- x; y\n select 2 /* ; /* ; */ ; */ ; ";
         assert_eq!(texts(comments), ["select 1", "select 2 /* ; /* ; */ ; */"]);
-        assert_eq!(texts("select 'a;''b;', \"c;\"\"\";select 1"), ["select 'a;''b;', \"c;\"\"\"", "select 1"]);
+        assert_eq!(
+            texts("select 'a;''b;', \"c;\"\"\";select 1"),
+            ["select 'a;''b;', \"c;\"\"\"", "select 1"]
+        );
         assert_eq!(texts(r"select E'\';', 'a\';select 1"), [r"select E'\';', 'a\'", "select 1"]);
         assert_eq!(texts(r"select E'a''\';b';select 1"), [r"select E'a''\';b'", "select 1"]);
         let dollars = "do $$ a; $x$ b; $$; do $a$ $$; $a$; select $1;";

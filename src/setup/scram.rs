@@ -71,7 +71,9 @@ mod tests {
         assert!(made.starts_with("SCRAM-SHA-256$4096:BwcHBwcHBwcHBwcHBwcHBw==$"), "{made}");
         assert!(fits(&made, "hunter2"));
         assert!(!fits(&made, "hunter3") && !fits(&verifier("hunter2", [8; 16]), "hunter3"));
-        for other in ["", "md5abc", "SCRAM-SHA-256$", "SCRAM-SHA-256$9999999:YQ==$b:c", "SCRAM-SHA-256$0:YQ==$b:c"] {
+        for other in
+            ["", "md5abc", "SCRAM-SHA-256$", "SCRAM-SHA-256$9999999:YQ==$b:c", "SCRAM-SHA-256$0:YQ==$b:c"]
+        {
             assert!(!fits(other, "hunter2"), "{other}");
         }
     }

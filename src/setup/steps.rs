@@ -82,7 +82,11 @@ mod tests {
         assert_eq!(names, STEPS.iter().map(|s| s.name).collect::<Vec<_>>());
         for (at, step) in STEPS.iter().enumerate() {
             assert!(dir.join(format!("{}.test.sql", step.name)).exists(), "{} has no test", step.name);
-            assert!(step.name.starts_with(&format!("{:04}-", at + 1)), "{}: a hole in the numbers", step.name);
+            assert!(
+                step.name.starts_with(&format!("{:04}-", at + 1)),
+                "{}: a hole in the numbers",
+                step.name
+            );
             Manner::of(step.sql).unwrap();
         }
     }

@@ -76,7 +76,15 @@ fn template() -> &'static Path {
         }
         let initdb = programs().join("initdb");
         let mut command = as_postgres(&initdb);
-        command.args(["-U", "postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-A", "scram-sha-256"]);
+        command.args([
+            "-U",
+            "postgres",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            "-A",
+            "scram-sha-256",
+        ]);
         let password = dir.path().join("password");
         fs::write(&password, "of the superuser").unwrap();
         fs::set_permissions(&password, Permissions::from_mode(0o644)).unwrap();
@@ -162,7 +170,20 @@ impl Cluster {
         let mut command = as_postgres(&self.bin.join("psql"));
         let sockets = self.settings.pg_socket_dir().display().to_string();
         let port = self.settings.pg_port.to_string();
-        command.args(["-X", "-qAt", "-v", "ON_ERROR_STOP=1", "-h", &sockets, "-p", &port, "-U", role, "-d", "postgres"]);
+        command.args([
+            "-X",
+            "-qAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            &sockets,
+            "-p",
+            &port,
+            "-U",
+            role,
+            "-d",
+            "postgres",
+        ]);
         command
     }
 
@@ -234,16 +255,21 @@ impl Cluster {
         };
         let roles = program("pg_dumpall", &["--roles-only", "--no-role-passwords"]);
         let schema = program("pg_dump", &["--schema-only", "postgres"]);
-        let ledger = self.sql("select kind, name, sha256, finished is not null from supafly.ledger order by 1, 2");
+        let ledger =
+            self.sql("select kind, name, sha256, finished is not null from supafly.ledger order by 1, 2");
         let all = format!("{roles}{schema}{ledger}");
-        all.lines().filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict")).collect::<Vec<_>>().join("\n")
+        all.lines()
+            .filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
         }
         let _ = self.child.wait();
     }

@@ -31,7 +31,8 @@ fn with_stand_in(root: &Path) -> Option<PathBuf> {
 }
 
 fn stand_in(dir: &Path, version: &str, answer: &str) {
-    let control = format!("default_version = '{version}'\nrelocatable = false\nschema = 'graphql'\nsuperuser = true\n");
+    let control =
+        format!("default_version = '{version}'\nrelocatable = false\nschema = 'graphql'\nsuperuser = true\n");
     fs::write(dir.join("pg_graphql.control"), control).unwrap();
     let sql = format!(
         "create function graphql.resolve(query text, variables jsonb default '{{}}', \"operationName\" text default null, \
@@ -45,7 +46,9 @@ fn stand_in(dir: &Path, version: &str, answer: &str) {
 fn it_is_enabled_where_it_is_installed_kept_at_its_version_and_left_alone_when_dropped() {
     let root = open_directory();
     let Some(bin) = with_stand_in(root.path()) else {
-        eprintln!("skipped: this Postgres is not in Debian's directories, so no stand-in for pg_graphql can be installed");
+        eprintln!(
+            "skipped: this Postgres is not in Debian's directories, so no stand-in for pg_graphql can be installed"
+        );
         return;
     };
     let share = root.path().join("share/postgresql").join(bin.parent().unwrap().file_name().unwrap());
@@ -73,13 +76,19 @@ fn it_is_enabled_where_it_is_installed_kept_at_its_version_and_left_alone_when_d
     assert!(said.contains("graphql is broken: pg_graphql 1.8.0 answers"), "{said}");
     stand_in(&extension, "1.9.0", "no json");
     let said = cluster.setup();
-    assert!(said.contains("graphql is broken: pg_graphql 1.9.0: invalid input syntax for type json"), "{said}");
+    assert!(
+        said.contains("graphql is broken: pg_graphql 1.9.0: invalid input syntax for type json"),
+        "{said}"
+    );
 
     cluster.sql("drop extension pg_graphql");
     let asked = "set role anon; select graphql_public.graphql(query := '{__typename}')";
     assert!(text(&cluster.psql("postgres", asked)).contains("pg_graphql extension is not enabled."));
     let said = cluster.setup();
-    assert!(said.contains("graphql is absent: pg_graphql is installed on this machine but not in the database"), "{said}");
+    assert!(
+        said.contains("graphql is absent: pg_graphql is installed on this machine but not in the database"),
+        "{said}"
+    );
     stand_in(&extension, "1.9.1", "{\"data\": {\"__typename\": \"Query\"}}");
     cluster.sql("create extension pg_graphql");
     assert!(text(&cluster.psql("postgres", asked)).contains("\"__typename\": \"Query\""));
