@@ -62,9 +62,9 @@ impl Watch {
             if there { client.simple_query(GRAPHQL).await } else { Ok(Vec::new()) }
         };
         match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(messages)) => messages.iter().find_map(|message| match message {
-                SimpleQueryMessage::Row(said) => Some(row(said.get(0)?, said.get(1)?)),
-                _ => None,
+            Ok(Ok(messages)) => messages.iter().find_map(|message| {
+                let SimpleQueryMessage::Row(said) = message else { return None };
+                Some(row(said.get(0)?, said.get(1)?))
             }),
             Ok(Err(e)) => {
                 tracing::debug!(error = %said(&e), "pg_graphql cannot be asked");

@@ -31,9 +31,11 @@ struct File {
 
 /// The scripts of a directory by name, and what lies beside them that somebody may expect to be run.
 fn listed(dir: &Path, prefix: &str) -> Result<(Vec<File>, Vec<String>), String> {
-    let failed = |e: std::io::Error| match e.kind() {
-        ErrorKind::NotFound => format!("{}: there is no such directory (SUPAFLY_MIGRATIONS)", dir.display()),
-        _ => format!("{}: cannot be read: {e}", dir.display()),
+    let failed = |e: std::io::Error| {
+        if e.kind() == ErrorKind::NotFound {
+            return format!("{}: there is no such directory (SUPAFLY_MIGRATIONS)", dir.display());
+        }
+        format!("{}: cannot be read: {e}", dir.display())
     };
     let (mut files, mut others) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(dir).map_err(failed)? {
