@@ -66,7 +66,7 @@ pub(super) async fn run(settings: &Settings, session: &Session) -> Result<Row, F
         places.push((dir.as_path(), ""));
     }
     if places.is_empty() {
-        return Ok(row("migrations", "none", "no directory of them (SUPAFLY_MIGRATIONS)"));
+        return Ok(row("migrations", "ok", "none: no directory of them (SUPAFLY_MIGRATIONS)"));
     }
     let (mut files, mut others) = (Vec::new(), Vec::new());
     for (dir, prefix) in places {

@@ -193,7 +193,7 @@ async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Op
     }
     let said = format!("without one, so nobody can log in as them: {}", without.join(", "));
     tracing::warn!("passwords: {said}");
-    Ok(Some(row("passwords", "missing", said)))
+    Ok(Some(row("passwords", "absent", said)))
 }
 
 async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {
@@ -208,7 +208,7 @@ async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {
     let said =
         format!("not in the database (not installed here, or dropped by hand): {}", missing.join(", "));
     tracing::warn!("extensions: {said}");
-    Ok(Some(row("extensions", "missing", said)))
+    Ok(Some(row("extensions", "absent", said)))
 }
 
 /// Says how pg_graphql is. Its row in the status is keeper's, which goes on asking.

@@ -3,7 +3,6 @@
 use crate::config::Settings;
 use crate::exit::Failure;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
@@ -24,16 +23,9 @@ const NEUTRAL: &str = "set search_path = ''; set client_min_messages = warning; 
      set session_replication_role = origin; set standard_conforming_strings = on; \
      set check_function_bodies = on; set default_tablespace = ''";
 
-/// A connection and who reads from it.
+/// A connection. Who reads from it ends by itself when this goes, and takes leave of the server.
 pub(super) struct Session {
     pub(super) client: Client,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl Session {
@@ -48,7 +40,7 @@ impl Session {
             .application_name("supafly setup")
             .connect_timeout(CONNECT);
         let (client, mut connection) = config.connect(NoTls).await?;
-        let driver = tokio::spawn(async move {
+        tokio::spawn(async move {
             loop {
                 match futures::future::poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => match notice.severity() {
@@ -64,7 +56,7 @@ impl Session {
                 }
             }
         });
-        Ok(Session { client, driver })
+        Ok(Session { client })
     }
 
     /// For our own steps.

@@ -1,6 +1,6 @@
 //! The `setup` role against a real Postgres: every step twice, every kill, passwords, policies, pg_graphql by a stand-in.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cluster;
 mod graphql;
