@@ -62,6 +62,7 @@ fi
 
 export SUPAFLY_SERVICES=$home/services SUPAFLY_DATA=$home/data SUPAFLY_RUN=$home/run SUPAFLY_PG_PORT=$port
 export SUPAFLY_STORE=${SUPAFLY_STORE:-file://$home/store} SUPAFLY_TAKEOVER=${SUPAFLY_TAKEOVER:-auto}
+export SUPAFLY_AUTO_EXPOSE=${SUPAFLY_AUTO_EXPOSE:-on}
 export SUPAFLY_PG_LISTEN=${SUPAFLY_PG_LISTEN:-127.0.0.1} SUPAFLY_LOG_FORMAT=${SUPAFLY_LOG_FORMAT:-text}
 # Whichever ports are free: `status` and the message below say which, so that two of these never fight.
 export SUPAFLY_WEB_LISTEN=${SUPAFLY_WEB_LISTEN:-127.0.0.1:0} SUPAFLY_WEB_PRIVATE=${SUPAFLY_WEB_PRIVATE:-127.0.0.1:0}

@@ -6,7 +6,7 @@ use crate::config::Settings;
 use crate::control::commands::{self, Change, Everything, LogArgs, Patience, Shown, Watch, Which};
 use crate::exit::{Exit, Failure};
 use crate::supervisor::Setting;
-use crate::{archive, facts, keeper, owner, postgres, secrets, supervisor, telemetry, walg, web};
+use crate::{archive, facts, keeper, owner, postgres, secrets, setup, supervisor, telemetry, walg, web};
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
 use std::collections::BTreeMap;
@@ -81,6 +81,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Claim => role(&settings, owner::claim_role),
         Command::Keeper => role(&settings, keeper::run),
         Command::Datadir => role(&settings, postgres::datadir_role),
+        Command::Setup => role(&settings, setup::run),
         Command::Web => role(&settings, web::run),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `supafly run` is a small, generic supervisor ([`supervisor`], [`os`], [`control`], deciding in [`state`] and
 //! [`plan`]); everything else is a role of the same binary, run as an ordinary service from `services/*.toml`
-//! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`], [`web`]). `ARCHITECTURE.md` has the picture.
+//! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`], [`setup`], [`web`]). `ARCHITECTURE.md` has the picture.
 
 pub mod archive;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod postgres;
 pub mod probe;
 pub mod restore;
 pub mod secrets;
+pub mod setup;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -119,6 +119,9 @@ pub(super) enum Command {
     /// Role: adopt, initialise or restore the data directory
     #[command(hide = true)]
     Datadir,
+    /// Role: roles, grants, helpers and extensions in the database; users' migrations
+    #[command(hide = true)]
+    Setup,
     /// Role: health routes, status, metrics and page over HTTP
     #[command(hide = true)]
     Web,

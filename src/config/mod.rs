@@ -17,7 +17,7 @@ use crate::spec::problem::{Problem, Problems};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{absolute, parse_listen, parse_store, parse_takeover};
+use values::{absolute, parse_listen, parse_store, parse_switch, parse_takeover};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Settings {
     pub postgrest: Option<PathBuf>,
     pub pgbouncer: Option<PathBuf>,
     pub supavisor: Option<PathBuf>,
+    pub auto_expose: bool,
+    pub migrations: Option<PathBuf>,
     /// `FLY_MACHINE_ID`: we are on a Fly Machine.
     pub machine: Option<String>,
     /// Where each value came from, by key.
@@ -108,6 +110,8 @@ impl Settings {
             postgrest: get.optional("postgrest"),
             pgbouncer: get.optional("pgbouncer"),
             supavisor: get.optional("supavisor"),
+            auto_expose: get.text("auto_expose", "off", parse_switch),
+            migrations: get.optional("migrations"),
             project,
             machine,
             sources: raw.sources(),
@@ -202,7 +206,7 @@ macro_rules! from_default {
 from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
-    Listen => Listen::Off,
+    Listen => Listen::Off, bool => false,
 }
 
 impl Settings {
@@ -241,6 +245,8 @@ impl Settings {
             ("postgrest", path(&self.postgrest)),
             ("pgbouncer", path(&self.pgbouncer)),
             ("supavisor", path(&self.supavisor)),
+            ("auto_expose", if self.auto_expose { "on" } else { "off" }.to_owned()),
+            ("migrations", path(&self.migrations)),
         ]
         .into_iter()
     }

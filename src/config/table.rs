@@ -60,6 +60,18 @@ pub const TABLE: &[Row] = &[
     row("postgrest", "SUPAFLY_POSTGREST", "postgrest from PATH", "PostgREST"),
     row("pgbouncer", "SUPAFLY_PGBOUNCER", "pgbouncer from PATH", "PgBouncer"),
     row("supavisor", "SUPAFLY_SUPAVISOR", "supavisor from PATH", "Supavisor"),
+    row(
+        "auto_expose",
+        "SUPAFLY_AUTO_EXPOSE",
+        "off",
+        "on: new tables in `public` are open to anon, authenticated and service_role",
+    ),
+    row(
+        "migrations",
+        "SUPAFLY_MIGRATIONS",
+        "none; /docker-entrypoint-initdb.d is read too",
+        "directory of *.sql files, run once each in the order of their names",
+    ),
 ];
 
 /// A value somebody gave.

@@ -77,6 +77,19 @@ fn what_listens_has_an_address_with_its_port_or_is_off() {
 }
 
 #[test]
+fn new_tables_are_closed_unless_told_and_migrations_have_a_directory() {
+    let s = Settings::read(None, &env(&[])).unwrap();
+    assert_eq!((s.auto_expose, s.migrations), (false, None));
+    let given = [("SUPAFLY_AUTO_EXPOSE", "on"), ("SUPAFLY_MIGRATIONS", "/srv/migrations")];
+    let s = Settings::read(None, &env(&given)).unwrap();
+    assert_eq!((s.auto_expose, s.migrations), (true, Some("/srv/migrations".into())));
+    let given = [("SUPAFLY_AUTO_EXPOSE", "yes"), ("SUPAFLY_MIGRATIONS", "migrations")];
+    let e = Settings::read(None, &env(&given)).unwrap_err().to_string();
+    assert!(e.contains("SUPAFLY_AUTO_EXPOSE: `yes` should be `on` or `off`"), "{e}");
+    assert!(e.contains("SUPAFLY_MIGRATIONS: `migrations` should be an absolute path"), "{e}");
+}
+
+#[test]
 fn a_secret_is_not_shown() {
     assert_eq!(format!("{:?}", Secret::new("hunter2")), "(secret)");
 }

@@ -144,6 +144,14 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
         .map_err(|_| "an address with its port, such as 127.0.0.1:8080 or [::]:8080, or `off`".to_owned())
 }
 
+pub(super) fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("`on` or `off`".to_owned()),
+    }
+}
+
 pub(super) fn parse_takeover(text: &str) -> Result<Takeover, String> {
     match text {
         "never" => Ok(Takeover::Never),

@@ -13,7 +13,7 @@ use super::{boottime, lock, server};
 use crate::archive::AHEAD;
 use crate::archive::push::on_a_thread;
 use crate::config::{Settings, StoreUrl};
-use crate::control::client::{self, Health, Report};
+use crate::control::client::{self, Health, Report, Row};
 use crate::exit::{Exit, Failure};
 use crate::owner::{Epoch, Identity, Origin};
 use crate::postgres::lsn::WalFile;
@@ -31,6 +31,8 @@ use tokio::time::Instant;
 
 /// How often Postgres is watched, facts are reported and the watchdog is told.
 const TICK: Duration = Duration::from_secs(2);
+/// How often pg_graphql is asked: what makes it well or not is done in the database, where nobody tells us.
+const GRAPHQL: Duration = Duration::from_secs(10);
 /// What was fetched ahead and is not asked for is let go after this.
 const IDLE: Duration = Duration::from_secs(30);
 /// What is left of the share when the drain ends: time to say how it ended.
@@ -56,6 +58,8 @@ pub(super) struct Keeper {
     pub(super) life: watch::Sender<Life>,
     begun: Instant,
     seen: Mutex<Seen>,
+    /// How pg_graphql was when it was asked last.
+    graphql: Mutex<Option<Row>>,
     /// `pg_wal` directories that a Postgres of this life has archived from: only from those anything is shipped unasked.
     live: Mutex<BTreeSet<PathBuf>>,
     /// Something must be reported now.
@@ -95,6 +99,7 @@ impl Keeper {
             life: watch::Sender::new(Life::Serving),
             begun: Instant::now(),
             seen: Mutex::new(Seen::Down),
+            graphql: Mutex::default(),
             live: Mutex::default(),
             news: Notify::new(),
         }
@@ -145,8 +150,18 @@ impl Keeper {
     /// Watches Postgres, ships what is ready, takes the backup that is due, reports.
     async fn tick(self: Arc<Self>) {
         let mut postgres = Watch::new(&self.settings);
+        let mut asked: Option<Instant> = None;
         loop {
             let seen = postgres.look().await;
+            if !matches!(seen, Seen::Writing { .. }) {
+                asked = None;
+                *lock(&self.graphql) = None;
+            } else if asked.is_none_or(|at| at.elapsed() >= GRAPHQL) {
+                let row = postgres.graphql().await;
+                // Until set-up has been there it is asked at every turn, so that the row comes soon after it.
+                asked = row.is_some().then(Instant::now);
+                *lock(&self.graphql) = row;
+            }
             if matches!(seen, Seen::Writing { .. }) {
                 self.alive(&self.pg_wal());
             }
@@ -188,6 +203,7 @@ impl Keeper {
     /// What is told to PID 1.
     pub(super) fn told(&self) -> Report {
         let mut report = report::report(&self.facts());
+        report.rows.extend(lock(&self.graphql).clone());
         if let Some(why) = self.archive().ok().and_then(|archive| archive.adoption.rolled_back()) {
             report.health = Some(Health { ok: false, reason: why.clone() });
             report.fence.get_or_insert(why);

@@ -5,6 +5,7 @@
 
 use super::decide::Seen;
 use crate::config::Settings;
+use crate::control::client::Row;
 use crate::postgres::lsn::Lsn;
 use std::time::Duration;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -13,6 +14,9 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 const PATIENCE: Duration = Duration::from_secs(3);
 const QUESTION: &str =
     "select pg_is_in_recovery(), case when pg_is_in_recovery() then null else pg_current_wal_lsn()::text end";
+
+const THERE: &str = "select to_regprocedure('supafly.graphql_health()') is not null";
+const GRAPHQL: &str = "select state, detail from supafly.graphql_health()";
 
 /// A connection that is kept, and made anew when it breaks.
 pub(super) struct Watch {
@@ -40,6 +44,38 @@ impl Watch {
             .connect_timeout(PATIENCE);
         let socket = directory.join(format!(".s.PGSQL.{}", settings.pg_port));
         Watch { config, socket, client: None }
+    }
+
+    /// How pg_graphql is, as the function that `setup` makes says; nothing where set-up has not been.
+    pub(super) async fn graphql(&mut self) -> Option<Row> {
+        let client = self.client.as_ref().filter(|c| !c.is_closed())?;
+        let row = |state: &str, detail: &str| Row {
+            name: "graphql".to_owned(),
+            state: state.to_owned(),
+            detail: detail.lines().next().unwrap_or_default().to_owned(),
+        };
+        let asked = async {
+            // Asking what is not there would be an error in Postgres's log at every turn.
+            let there = client.simple_query(THERE).await?;
+            let there =
+                there.iter().any(|m| matches!(m, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
+            if there { client.simple_query(GRAPHQL).await } else { Ok(Vec::new()) }
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(messages)) => messages.iter().find_map(|message| {
+                let SimpleQueryMessage::Row(said) = message else { return None };
+                Some(row(said.get(0)?, said.get(1)?))
+            }),
+            Ok(Err(e)) => {
+                tracing::debug!(error = %said(&e), "pg_graphql cannot be asked");
+                None
+            }
+            Err(_) => {
+                // The answer would come before the one to the next question.
+                self.client = None;
+                Some(row("broken", &format!("no answer in {} s", PATIENCE.as_secs())))
+            }
+        }
     }
 
     /// Asks once.

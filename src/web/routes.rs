@@ -188,7 +188,11 @@ fn services(status: &Status) -> Vec<Value> {
     let of = |service: &ServiceStatus| {
         let ok = matches!(service.state.as_str(), "ready" | "done" | "absent");
         let own = json!({"name": service.name, "state": service.state, "ok": ok});
-        let row = |row: &crate::status::Row| json!({"name": row.name, "state": row.state, "ok": row.state == "ok", "of": service.name});
+        // As with services: what is not installed is said, and is no error.
+        let row = |row: &crate::status::Row| {
+            let ok = matches!(row.state.as_str(), "ok" | "absent");
+            json!({"name": row.name, "state": row.state, "ok": ok, "of": service.name})
+        };
         std::iter::once(own).chain(service.rows.iter().map(row)).collect::<Vec<_>>()
     };
     status.services.iter().flat_map(of).collect()
@@ -263,6 +267,11 @@ mod tests {
         );
         let mut status = testkit::status();
         status.services[0].rows.clear();
+        status.services[0].rows.push(crate::status::Row {
+            name: "graphql".into(),
+            state: "absent".into(),
+            detail: String::new(),
+        });
         let fine = Snapshot { last: Some((Arc::new(status), Duration::ZERO)) };
         assert_eq!(ask(Route::Services, &fine).0, 200);
     }

@@ -19,5 +19,6 @@ mod faults;
 mod freeze;
 mod kill;
 mod lifecycle;
+mod setup;
 mod survive;
 mod web;

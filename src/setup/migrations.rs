@@ -1,0 +1,247 @@
+//! Users' migrations: `*.sql` of a directory, in the order of their names, once each.
+//!
+//! A script is one transaction together with its line in the ledger, so it has happened or it has not. Where its first line
+//! says `-- supafly: no-transaction`, or it begins and ends transactions itself, it is entered as begun before and as
+//! finished after; cut off between them it is run again from its first line. The first bad one stops the later ones.
+
+use super::ledger::{Due, Entry, due};
+use super::scan::{self, Script};
+use super::session::{Session, said};
+use super::steps::{Manner, sha256};
+use super::{ENTER, VERSION, entries, position, psql, row};
+use crate::config::Settings;
+use crate::control::client::Row;
+use crate::exit::Failure;
+use crate::failpoint;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tokio_postgres::SimpleQueryMessage;
+
+/// Where images of Postgres have looked for them since ever.
+const INITDB: &str = "/docker-entrypoint-initdb.d";
+
+/// One file; its name in the ledger does not depend on where the directory is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct File {
+    name: String,
+    path: PathBuf,
+}
+
+/// The scripts of a directory by name, and what lies beside them that somebody may expect to be run.
+fn listed(dir: &Path, prefix: &str) -> Result<(Vec<File>, Vec<String>), String> {
+    let failed = |e: std::io::Error| {
+        if e.kind() == ErrorKind::NotFound {
+            return format!("{}: there is no such directory (SUPAFLY_MIGRATIONS)", dir.display());
+        }
+        format!("{}: cannot be read: {e}", dir.display())
+    };
+    let (mut files, mut others) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() || name.starts_with('.') {
+            continue;
+        }
+        if name.ends_with(".sql") {
+            files.push(File { name: format!("{prefix}{name}"), path });
+        } else if [".sh", ".sql.gz", ".sql.xz", ".sql.zst"].iter().any(|end| name.ends_with(end)) {
+            others.push(name);
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    others.sort();
+    Ok((files, others))
+}
+
+/// Runs what is due and says how it went, in one row of the status.
+pub(super) async fn run(settings: &Settings, session: &Session) -> Result<Row, Failure> {
+    let initdb = Path::new(INITDB);
+    let mut places = Vec::new();
+    if initdb.is_dir() {
+        places.push((initdb, "initdb/"));
+    }
+    if let Some(dir) = &settings.migrations {
+        places.push((dir.as_path(), ""));
+    }
+    if places.is_empty() {
+        return Ok(row("migrations", "ok", "none: no directory of them (SUPAFLY_MIGRATIONS)"));
+    }
+    let (mut files, mut others) = (Vec::new(), Vec::new());
+    for (dir, prefix) in places {
+        match listed(dir, prefix) {
+            Ok((more, beside)) => {
+                files.extend(more);
+                others.extend(beside);
+            }
+            Err(why) => {
+                tracing::error!("migrations: {why}");
+                return Ok(row("migrations", "failed", why));
+            }
+        }
+    }
+    if !others.is_empty() {
+        tracing::warn!("migrations: only *.sql is run; skipped: {}", others.join(", "));
+    }
+    let done = entries(session, "migration").await?;
+    let mut new = 0;
+    for (at, file) in files.iter().enumerate() {
+        let begun = Instant::now();
+        match one(settings, session, file, &done).await {
+            Ok(false) => {}
+            Ok(true) => {
+                new += 1;
+                tracing::info!("migration {} done, in {} ms", file.name, begun.elapsed().as_millis());
+            }
+            Err(why) => {
+                let left = files.len() - at - 1;
+                let stopped =
+                    if left == 0 { String::new() } else { format!("; {left} after it were not begun") };
+                tracing::error!("migration {}: {why}{stopped}", file.name);
+                let (first, more) = why.split_once('\n').unwrap_or((&why, ""));
+                let detail = format!("{}: {first}{stopped}\n{more}", file.name);
+                return Ok(row("migrations", "failed", detail.trim_end()));
+            }
+        }
+    }
+    let mut detail = format!("{} done", files.len());
+    if new > 0 {
+        detail = format!("{detail}, {new} of them now");
+    }
+    if !others.is_empty() {
+        detail = format!("{detail}; skipped, because only *.sql is run: {}", others.join(", "));
+    }
+    Ok(row("migrations", "ok", detail))
+}
+
+/// Whether there was something to do.
+async fn one(
+    settings: &Settings,
+    session: &Session,
+    file: &File,
+    done: &BTreeMap<String, Entry>,
+) -> Result<bool, String> {
+    let bytes = std::fs::read(&file.path).map_err(|e| format!("cannot be read: {e}"))?;
+    let sum = sha256(&bytes);
+    match due(done.get(&file.name), &sum) {
+        Due::Run => {}
+        Due::Done => return Ok(false),
+        Due::Again => tracing::warn!("migration {} was cut off: again from its first line", file.name),
+        Due::Changed(how) => return Err(how),
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let good = e.utf8_error().valid_up_to();
+        format!("line {}: not UTF-8", e.as_bytes().iter().take(good).filter(|b| **b == b'\n').count() + 1)
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let manner = Manner::of(text)
+        .map_err(|word| format!("line 1: `{word}` is no way to run it: no-transaction is"))?;
+    if manner.every_run {
+        return Err("line 1: a migration is run once; every-run is for supafly's own steps".to_owned());
+    }
+    let script = scan::scan(text);
+    let whole = !manner.no_transaction && !script.transactions;
+    if script.psql {
+        if !whole {
+            enter(session, file, &sum, false).await?;
+        }
+        failpoint::hit("setup.migration-begun");
+        psql::run(settings, &file.path, whole, &entered(file, &sum))?;
+    } else if whole {
+        in_one(settings, file, text, &sum).await?;
+    } else {
+        enter(session, file, &sum, false).await?;
+        failpoint::hit("setup.migration-begun");
+        each(settings, file, text, &script).await?;
+        failpoint::hit("setup.migration-ran");
+        enter(session, file, &sum, true).await?;
+    }
+    failpoint::hit("setup.migration-done");
+    Ok(true)
+}
+
+async fn enter(session: &Session, file: &File, sum: &str, finished: bool) -> Result<(), String> {
+    let entered = session.client.execute(ENTER, &[&"migration", &file.name, &sum, &VERSION, &finished]).await;
+    entered.map(drop).map_err(|e| format!("cannot be entered in the ledger: {}", said(&e)))
+}
+
+/// The same as a text, for `psql`.
+fn entered(file: &File, sum: &str) -> String {
+    let name = file.name.replace('\'', "''");
+    format!(
+        "set session authorization default; \
+         insert into supafly.ledger (kind, name, sha256, version, finished) \
+         values ('migration', '{name}', '{sum}', '{VERSION}', pg_catalog.clock_timestamp()) \
+         on conflict (kind, name) do update set sha256 = excluded.sha256, finished = excluded.finished"
+    )
+}
+
+/// In one transaction with its entry: that comes first, because the script may change roles.
+async fn in_one(settings: &Settings, file: &File, text: &str, sum: &str) -> Result<(), String> {
+    let ran = async {
+        let mut theirs = Session::theirs(settings, &file.name).await?;
+        let transaction = theirs.client.transaction().await?;
+        transaction.execute(ENTER, &[&"migration", &file.name, &sum, &VERSION, &true]).await?;
+        failpoint::hit("setup.migration-begun");
+        transaction.batch_execute(text).await?;
+        failpoint::hit("setup.migration-ran");
+        transaction.commit().await
+    };
+    ran.await.map_err(|e| shown(text, 0, &e))
+}
+
+/// Statement by statement, as `psql` does.
+async fn each(settings: &Settings, file: &File, text: &str, script: &Script<'_>) -> Result<(), String> {
+    let theirs = Session::theirs(settings, &file.name).await.map_err(|e| said(&e))?;
+    for (at, statement) in script.statements.iter().enumerate() {
+        theirs.client.batch_execute(statement.text).await.map_err(|e| {
+            let before =
+                if at == 0 { String::new() } else { format!("\n{at} statements before it are done") };
+            format!("{}{before}", shown(text, statement.at, &e))
+        })?;
+    }
+    // By the simple protocol: in the extended one a statement is younger than the transaction that it makes by itself.
+    let open =
+        theirs.client.simple_query("select pg_catalog.now() <> pg_catalog.statement_timestamp()").await;
+    match open {
+        Ok(said) if said.iter().any(|m| matches!(m, SimpleQueryMessage::Row(r) if r.get(0) == Some("f"))) => {
+            Ok(())
+        }
+        Ok(_) => Err("it begins a transaction and does not end it: nothing since then is kept".to_owned()),
+        Err(e) => Err(format!("it leaves its session in a state that is of no use: {}", said(&e))),
+    }
+}
+
+/// Where and what.
+fn shown(text: &str, from: usize, e: &tokio_postgres::Error) -> String {
+    // Where the server names no place, the statement's own beginning is the best there is.
+    let place = position(text, from, e).or_else(|| (from > 0).then(|| scan::place(text, from)));
+    let place = place.map_or_else(String::new, |(line, column)| format!("line {line}, column {column}: "));
+    let hint = if e.code() == Some(&tokio_postgres::error::SqlState::ACTIVE_SQL_TRANSACTION) {
+        "; let its first line be `-- supafly: no-transaction`"
+    } else {
+        ""
+    };
+    format!("{place}{}{hint}", said(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_taken_by_name_and_what_else_could_be_meant_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["20_b.sql", "10_a.sql", "x.sh", "y.sql.gz", "README.md", ".hidden.sql"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("z.sql")).unwrap();
+        let (files, others) = listed(dir.path(), "initdb/").unwrap();
+        let names: Vec<_> = files.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["initdb/10_a.sql", "initdb/20_b.sql"]);
+        assert_eq!(others, ["x.sh", "y.sql.gz"]);
+        let e = listed(Path::new("/nowhere"), "").unwrap_err();
+        assert!(e.contains("/nowhere: there is no such directory"), "{e}");
+    }
+}

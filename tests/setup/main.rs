@@ -1,0 +1,252 @@
+//! The `setup` role against a real Postgres: every step twice, every kill, passwords, policies, pg_graphql by a stand-in.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cluster;
+mod graphql;
+mod migrations;
+
+use cluster::{Cluster, run, text};
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn all_steps_twice_give_what_the_tests_beside_them_expect_and_the_second_time_writes_nothing() {
+    let cluster = Cluster::start();
+    let said = cluster.setup();
+    assert!(said.contains("step 0002-roles done") && said.contains("no role is given a password"), "{said}");
+    cluster.tests_beside_the_steps();
+    let (before, lsn) =
+        (cluster.picture(), cluster.sql("select pg_current_xact_id_if_assigned(), txid_current()"));
+    let said = cluster.setup();
+    assert!(!said.contains("step 0"), "{said}");
+    let after = cluster.sql("select pg_current_xact_id_if_assigned(), txid_current()");
+    assert_eq!(before, cluster.picture());
+    // Each look takes one transaction number; set-up took none.
+    let number = |text: &str| text.trim_start_matches('|').parse::<u64>().unwrap();
+    assert_eq!(number(&after), number(&lsn) + 1, "the second run wrote something");
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
+fn a_kill_at_any_point_leaves_whole_steps_and_the_next_run_converges() {
+    let expected = {
+        let whole = Cluster::start();
+        whole.secrets(r#"{"authenticator": "one"}"#);
+        whole.setup();
+        whole.picture()
+    };
+    let cluster = Cluster::start();
+    cluster.secrets(r#"{"authenticator": "one"}"#);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/sql");
+    let mut steps: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_suffix(".sql").map(str::to_owned))
+        .filter(|n| !n.ends_with(".test"))
+        .collect();
+    steps.sort();
+    steps.push("passwords".to_owned());
+    for step in steps {
+        for place in ["in", "after"] {
+            let point = format!("setup.{place}-{step}");
+            let (code, said) = cluster.setup_with(&[("SUPAFLY_FAILPOINT", &point)]);
+            assert_eq!(code, None, "{point} was not reached: {said}");
+        }
+    }
+    cluster.setup();
+    assert_eq!(cluster.picture(), expected);
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
+fn that_a_role_exists_proves_nothing_and_what_is_not_ours_stays() {
+    let cluster = Cluster::start();
+    cluster.sql(
+        "create role anon superuser login; create role authenticator createrole; create role service_role; \
+         create role users_app; grant users_app to service_role; create role pgbouncer nologin; \
+         grant service_role to anon; create role supabase_admin; grant supabase_admin to authenticator; \
+         alter role anon set statement_timeout = '30s'; create role supabase_auth_admin; \
+         alter role supabase_auth_admin set search_path = 'public'",
+    );
+    let said = cluster.setup();
+    assert!(said.contains("role anon was a member of service_role: taken back"), "{said}");
+    assert!(said.contains("role authenticator was a member of supabase_admin: taken back"), "{said}");
+    let timeout = "select setconfig from pg_db_role_setting where setrole = 'anon'::regrole";
+    assert_eq!(cluster.sql(timeout), "{statement_timeout=30s}", "a user's own time-out was replaced");
+    assert_eq!(cluster.sql("select pg_has_role('service_role', 'users_app', 'usage')"), "t");
+    cluster.sql("alter role anon reset statement_timeout");
+    cluster.setup();
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
+fn a_step_that_was_changed_after_it_was_done_is_shown_and_stops() {
+    let cluster = Cluster::start();
+    cluster.setup();
+    cluster.sql("update supafly.ledger set sha256 = repeat('0', 64) where name = '0009-publication'");
+    cluster.sql("delete from supafly.ledger where name = '0010-pooler-lookup'");
+    let (code, said) = cluster.setup_with(&[]);
+    assert_eq!(code, Some(78), "{said}");
+    assert!(
+        said.contains("set-up step 0009-publication was changed after it was done: it was run on 20"),
+        "{said}"
+    );
+    assert_eq!(cluster.sql("select count(*) from supafly.ledger where name = '0010-pooler-lookup'"), "0");
+}
+
+#[test]
+fn two_at_once_do_everything_once() {
+    let cluster = Cluster::start();
+    let dir = cluster.migrations(&[("1.sql", "create table public.once (); select pg_sleep(0.5);")]);
+    let run_it = || cluster.setup_with(&[("SUPAFLY_MIGRATIONS", &dir)]);
+    let ended = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..3).map(|_| scope.spawn(run_it)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    for (code, said) in &ended {
+        assert_eq!(*code, Some(0), "{said}");
+        assert!(!said.contains("failed") && !said.contains("already exists"), "{said}");
+    }
+    let ran = ended.iter().filter(|(_, said)| said.contains("migration 1.sql done")).count();
+    assert_eq!(ran, 1, "{ended:?}");
+}
+
+#[test]
+fn passwords_are_set_once_and_are_in_no_log() {
+    let further = [
+        "log_statement = all",
+        "log_min_duration_statement = 0",
+        "log_min_error_statement = debug5",
+        "log_duration = on",
+    ];
+    let cluster = Cluster::with(&cluster::programs(), &further);
+    let secret = "correct-horse-battery";
+    cluster.secrets(&format!(
+        r#"{{"authenticator": "{secret}", "pgbouncer": "p", "jwt_secret": "jwt-of-the-test"}}"#
+    ));
+    let said = cluster.setup();
+    assert!(said.contains("2 of 2 passwords of roles were set"), "{said}");
+    assert!(said.contains("nobody can log in as them: supabase_admin"), "{said}");
+    let login = |password: &str| {
+        let mut command = cluster.command("authenticator");
+        run(command.env("PGPASSWORD", password).args(["-c", "select current_user"]))
+    };
+    assert_eq!(text(&login(secret)).trim(), "authenticator");
+    assert!(!login("another").status.success());
+    let stored = "select rolpassword from pg_authid where rolname = 'authenticator'";
+    let verifier = cluster.sql(stored);
+    assert!(!cluster.setup().contains("were set"));
+    assert_eq!(cluster.sql(stored), verifier, "a password that fits was set again");
+    cluster.sql("alter role authenticator password 'by hand'");
+    assert!(cluster.setup().contains("1 of 2 passwords"));
+    assert!(login(secret).status.success());
+    let log = cluster.log();
+    assert!(log.contains("create role"), "statements are not logged, so this proves nothing");
+    let newer = cluster.sql(stored);
+    for hidden in [secret, &verifier, &newer, "jwt-of-the-test"] {
+        assert!(!log.contains(hidden), "in the server's log: {hidden}");
+        assert!(!said.contains(hidden), "said: {hidden}");
+    }
+    assert_eq!(
+        cluster.sql("select count(*) from pg_db_role_setting s, unnest(setconfig) c where c ~ 'jwt'"),
+        "0"
+    );
+    cluster.secrets("{");
+    assert_eq!(cluster.setup_with(&[]).0, Some(78));
+}
+
+#[test]
+fn policies_know_who_asks() {
+    let cluster = Cluster::start();
+    let (code, said) = cluster.setup_with(&[("SUPAFLY_AUTO_EXPOSE", "on")]);
+    assert_eq!(code, Some(0), "{said}");
+    cluster.tests_beside_the_steps();
+    let (ann, bob) = ("11111111-0000-0000-0000-000000000000", "22222222-0000-0000-0000-000000000000");
+    cluster.sql(&format!(
+        "create table public.notes (owner uuid default auth.uid(), note text); \
+         alter table public.notes enable row level security; \
+         create policy own on public.notes to authenticated using (owner = auth.uid()) with check (owner = auth.uid()); \
+         insert into public.notes values ('{ann}', 'of ann'), ('{bob}', 'of bob')"
+    ));
+    let ask = |role: &str, sub: &str, sql: &str| {
+        let sql = format!(
+            "begin; set local role {role}; set local request.jwt.claims = '{{\"sub\": \"{sub}\", \"role\": \"{role}\"}}'; \
+             {sql}; commit"
+        );
+        cluster.psql("postgres", &sql)
+    };
+    let notes = "select string_agg(note, ',' order by note) from public.notes";
+    assert_eq!(text(&ask("authenticated", ann, notes)).trim(), "of ann");
+    assert_eq!(text(&ask("authenticated", bob, notes)).trim(), "of bob");
+    assert_eq!(text(&ask("anon", ann, notes)).trim(), "");
+    assert_eq!(text(&ask("service_role", ann, notes)).trim(), "of ann,of bob");
+    assert!(ask("authenticated", ann, "insert into public.notes (note) values ('x')").status.success());
+    let others = format!("insert into public.notes values ('{bob}', 'forged')");
+    assert!(text(&ask("authenticated", ann, &others)).contains("row-level security"));
+}
+
+#[test]
+fn new_tables_follow_the_setting_when_it_changes_and_users_own_choices_stay() {
+    let cluster = Cluster::start();
+    let made = |name: &str| {
+        cluster.sql(&format!("create table public.{name} (id int)"));
+        cluster.sql(&format!("select has_table_privilege('anon', 'public.{name}', 'select')"))
+    };
+    let set = |value: &str| {
+        let (code, said) = cluster.setup_with(&[("SUPAFLY_AUTO_EXPOSE", value)]);
+        assert_eq!(code, Some(0), "{said}");
+        cluster.tests_beside_the_steps();
+    };
+    cluster.setup();
+    assert_eq!(made("a"), "f");
+    set("on");
+    assert_eq!(made("b"), "t");
+    assert_eq!(
+        cluster.sql("select has_table_privilege('anon', 'public.a', 'select')"),
+        "f",
+        "an old table was opened"
+    );
+    set("off");
+    assert_eq!(made("c"), "f");
+    cluster.sql("alter default privileges in schema public grant select on tables to anon");
+    cluster.setup();
+    assert_eq!(made("d"), "t", "a user's own default privilege was taken back");
+}
+
+#[test]
+fn postgrest_is_told_of_changes_at_commit_and_not_of_temporary_ones() {
+    let cluster = Cluster::start();
+    cluster.setup();
+    let told = |sql: &str| {
+        let output =
+            run(cluster.command("postgres").args(["-c", "listen pgrst", "-c", sql, "-c", "select 1"]));
+        assert!(output.status.success(), "{sql}: {}", text(&output));
+        text(&output).contains("\"pgrst\" with payload \"reload schema\"")
+    };
+    for sql in [
+        "create table public.t (id int)",
+        "comment on table public.t is 'x'",
+        "create function public.f() returns int language sql return 1",
+        "drop function public.f()",
+        "create view public.v as select 1 as one",
+        "drop view public.v",
+    ] {
+        assert!(told(sql), "{sql}");
+    }
+    assert!(!told("create temporary table x (id int)"));
+    assert!(!told("create table auth.of_gotrue (id int)"));
+}
+
+#[test]
+fn a_database_in_recovery_or_away_is_said() {
+    let cluster = Cluster::start();
+    // Nobody may connect: what the server refuses is not asked again for a minute.
+    let hba = cluster.settings.pg_socket_dir().join("pg_hba.conf");
+    let rules = fs::read_to_string(&hba).unwrap();
+    fs::write(&hba, rules.replace("local all postgres peer map=supafly\n", "local all postgres reject\n"))
+        .unwrap();
+    cluster.sql("select pg_reload_conf(), pg_sleep(0.5)");
+    let (code, said) = cluster.setup_with(&[]);
+    assert_eq!(code, Some(70), "{said}");
+    assert!(said.contains("no connection to Postgres at") && said.contains("28000"), "{said}");
+}
