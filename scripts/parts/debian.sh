@@ -38,7 +38,7 @@ install_packages() {
 
 make_users() {
   [ "$(id -u)" = 0 ] || return 0
-  for user in supafly supafly-web; do
+  for user in supafly supafly-web supafly-rest supafly-pool; do
     getent passwd "$user" >/dev/null || useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
   done
 }

@@ -136,6 +136,12 @@ impl Settings {
         self.own().join("secrets").join("store")
     }
 
+    /// A file of `secrets` by its name.
+    #[must_use]
+    pub fn secret(&self, name: &str) -> PathBuf {
+        self.own().join("secrets").join(name)
+    }
+
     /// The token that the private routes of `web` ask for, made by `secrets` for `supafly-web`.
     #[must_use]
     pub fn web_token(&self) -> PathBuf {

@@ -81,7 +81,8 @@ pub enum LogFormat {
 }
 
 /// A value that must not be printed. `Debug` and `Display` hide it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {

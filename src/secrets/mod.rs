@@ -7,18 +7,31 @@
 //!
 //! The store's credentials go from the environment of PID 1 into one file that only `supafly` reads: no other service
 //! has them in its environment, and Postgres's user cannot open the file (`docs/adr/0003`).
+//!
+//! The secrets of the stack (JWT secret, API keys, passwords of database roles) are in `keys.json` for root, and each
+//! consumer's part of them in a file of its own ([`keys`]).
+
+mod files;
+pub mod jwt;
+mod keys;
+mod known;
+mod readers;
+
+pub use readers::{
+    ForPooler, ForPostgrest, ForSetup, Keys, pooler, postgres_password, postgrest, root, setup,
+};
 
 use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use crate::store::credentials;
-use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Group, Uid, User, chown};
-use rand::RngCore;
+use files::{Owner, directory, given, random_text, unusable, user, write};
+use keys::{Place, World};
+use nix::unistd::Uid;
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The user that holds the store's keys.
 const KEEPER: &str = "supafly";
@@ -26,13 +39,10 @@ const KEEPER: &str = "supafly";
 const POSTGRES: &str = "postgres";
 /// The user that answers over HTTP.
 const WEB: &str = "supafly-web";
-
-/// Who a file or directory is for.
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    uid: Uid,
-    gid: Gid,
-}
+/// The user that runs PostgREST.
+const REST: &str = "supafly-rest";
+/// The user that runs the pooler.
+const POOL: &str = "supafly-pool";
 
 /// Runs the role.
 ///
@@ -42,7 +52,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let env = crate::facts::environment();
     let root = Uid::effective().is_root();
     let own = settings.own();
-    let us = Owner { uid: Uid::effective(), gid: Gid::effective() };
+    let us = Owner::us();
     let keeper = if root { user(KEEPER)? } else { us };
     let postgres = if root { user(POSTGRES)? } else { us };
 
@@ -72,6 +82,8 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     if !credentials.is_empty() || !settings.store_credentials().exists() {
         write(&settings.store_credentials(), credentials.as_bytes(), 0o400, keeper)?;
     }
+    // Before anything is written: what is refused must not be kept.
+    stack(settings, &env, postgres, root)?;
     let password = own.join("secrets").join("postgres-password");
     // Where none is given, one is made with the cluster (`made_password`): a machine that restores a cluster does not
     // know its password, and a file that says another one would lie.
@@ -89,6 +101,59 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     Ok(Exit::Clean)
 }
 
+/// The secrets of the stack, and each consumer's part of them.
+fn stack(
+    settings: &Settings,
+    env: &BTreeMap<String, String>,
+    postgres: Owner,
+    root: bool,
+) -> Result<(), Failure> {
+    let path = settings.secret("keys.json");
+    let kept = match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|e| {
+            Failure::config(format!(
+                "{}: not what `secrets` writes (line {}): mend it, or remove it and new secrets are made",
+                path.display(),
+                e.line()
+            ))
+        })?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => serde_json::Map::new(),
+        Err(e) => return Err(unusable(&path, "read this file", &e)),
+    };
+    let fly = env.get("FLY_APP_NAME").is_some_and(|v| !v.is_empty());
+    let place = if fly || matches!(settings.store, StoreUrl::S3 { .. }) { Place::Open } else { Place::Desk };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let world = World { given: &|name| given(env, name), random: &random_text, now, place };
+    let (all, mut warnings) = keys::settle(kept, &world)?;
+    let superuser = given(env, "POSTGRES_PASSWORD")?.map(Secret::new).or_else(|| postgres_password(settings));
+    if let Some(password) = superuser {
+        keys::password_fits("POSTGRES_PASSWORD", password.reveal(), place, &mut warnings)?;
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let save = |name: &str, part: &serde_json::Map<String, serde_json::Value>, owner| {
+        let text = serde_json::to_string_pretty(part).unwrap_or_default() + "\n";
+        write(&settings.secret(name), text.as_bytes(), 0o400, owner)
+    };
+    save("keys.json", &all, Owner::us())?;
+    let of_setup = ["authenticator", "pgbouncer", "supabase_admin", "jwt_secret"];
+    save("setup.json", &keys::part(&all, &of_setup), postgres)?;
+    // A machine whose service files know no such role need not have its user.
+    match if root { user(REST) } else { Ok(Owner::us()) } {
+        Ok(rest) => {
+            directory(&settings.run.join("postgrest"), 0o700, Some(rest))?;
+            save("postgrest.json", &keys::part(&all, &["authenticator", "jwt_secret", "jwt_expiry"]), rest)?;
+        }
+        Err(e) => tracing::warn!("no secrets for `postgrest`: {e}"),
+    }
+    match if root { user(POOL) } else { Ok(Owner::us()) } {
+        Ok(pool) => save("pooler.json", &keys::part(&all, &["pgbouncer"]), pool)?,
+        Err(e) => tracing::warn!("no secrets for `pooler`: {e}"),
+    }
+    Ok(())
+}
+
 /// The password of a new cluster's superuser: the one given or kept, else a new one, which is kept.
 ///
 /// # Errors
@@ -101,7 +166,7 @@ pub fn made_password(settings: &Settings) -> Result<Secret, Failure> {
         Err(e) => return Err(unusable(&path, "read this file", &e)),
     }
     let made = random_text(24);
-    write(&path, made.as_bytes(), 0o400, Owner { uid: Uid::effective(), gid: Gid::effective() })?;
+    write(&path, made.as_bytes(), 0o400, Owner::us())?;
     tracing::info!(file = %path.display(), "made a password for the database role postgres");
     Ok(Secret::new(made))
 }
@@ -126,41 +191,6 @@ fn web_token(path: &Path, given: Option<String>, web: Owner) -> Result<(), Failu
     write(path, token.as_bytes(), 0o400, web)
 }
 
-fn user(name: &str) -> Result<Owner, Failure> {
-    match User::from_name(name) {
-        Ok(Some(user)) => {
-            // Postgres's group lets keeper read the data directory; the group of that name wins over the primary one.
-            let gid = Group::from_name(name).ok().flatten().map_or(user.gid, |g| g.gid);
-            Ok(Owner { uid: user.uid, gid })
-        }
-        Ok(None) => Err(Failure::config(format!(
-            "user `{name}` does not exist: `useradd --system --no-create-home {name}` (the image and `make dev` have it)"
-        ))),
-        Err(e) => Err(Failure::config(format!("user `{name}` cannot be looked up: {e}"))),
-    }
-}
-
-/// `NAME`, else the contents of the file that `NAME_FILE` names, without its final newline.
-fn given(env: &BTreeMap<String, String>, name: &str) -> Result<Option<String>, Failure> {
-    let file_name = format!("{name}_FILE");
-    match (env.get(name).filter(|v| !v.is_empty()), env.get(&file_name).filter(|v| !v.is_empty())) {
-        (Some(_), Some(_)) => {
-            Err(Failure::config(format!("{name} and {file_name} are both set: give one of them")))
-        }
-        (Some(value), None) => Ok(Some(value.clone())),
-        (None, Some(path)) => {
-            let text = fs::read_to_string(path)
-                .map_err(|e| Failure::config(format!("{file_name}: `{path}` cannot be read: {e}")))?;
-            let value = text.strip_suffix('\n').unwrap_or(&text);
-            if value.is_empty() {
-                return Err(Failure::config(format!("{file_name}: `{path}` is empty")));
-            }
-            Ok(Some(value.to_owned()))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
 fn store_file(env: &BTreeMap<String, String>) -> Result<String, Failure> {
     let mut text = String::new();
     for name in credentials::NAMES {
@@ -179,54 +209,6 @@ fn store_file(env: &BTreeMap<String, String>) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// 32 letters and digits carry about 190 bits; `length` is in characters.
-fn random_text(length: usize) -> String {
-    const ALPHABET: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
-    let mut bytes = vec![0u8; length];
-    rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().map(|b| char::from(ALPHABET[usize::from(b & 63)])).collect()
-}
-
-fn unusable(path: &Path, verb: &str, e: &io::Error) -> Failure {
-    let what_to_do = match e.raw_os_error().map(nix::errno::Errno::from_raw) {
-        Some(nix::errno::Errno::EROFS) => "the file system is read-only: mount the volume writable",
-        Some(nix::errno::Errno::ENOSPC | nix::errno::Errno::EDQUOT) => {
-            "the disk is full: make room or grow the volume"
-        }
-        Some(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => {
-            "run as root, or set SUPAFLY_DATA and SUPAFLY_RUN to directories of this user"
-        }
-        _ => "check the volume (SUPAFLY_DATA) and SUPAFLY_RUN",
-    };
-    Failure::gave_up(format!("{}: cannot {verb}: {e}; {what_to_do}", path.display()))
-}
-
-fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<(), Failure> {
-    match DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(path)
-                .map_err(|e| unusable(path, "make this directory", &e))?;
-        }
-        Err(e) => return Err(unusable(path, "make this directory", &e)),
-    }
-    if let Some(owner) = owner {
-        chown(path, Some(owner.uid), Some(owner.gid))
-            .map_err(|e| unusable(path, "give it to its user", &e.into()))?;
-    }
-    // The volume itself may be somebody else's arrangement; only what is below it is ours to set.
-    if owner.is_some() || path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal")
-    {
-        fs::set_permissions(path, Permissions::from_mode(mode))
-            .map_err(|e| unusable(path, "set its mode", &e))?;
-    }
-    sync_parent(path)
-}
-
 /// The store beside the data is made once, at the first boot; later its absence is an unmounted volume, not a new store.
 fn store_directory(dir: &Path, settings: &Settings, keeper: Owner) -> Result<(), Failure> {
     let first = !settings.own().join("identity.json").exists();
@@ -242,37 +224,6 @@ fn store_directory(dir: &Path, settings: &Settings, keeper: Owner) -> Result<(),
     Ok(())
 }
 
-fn sync_parent(path: &Path) -> Result<(), Failure> {
-    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
-    File::open(parent).and_then(|d| d.sync_all()).map_err(|e| unusable(parent, "sync this directory", &e))
-}
-
-fn write(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Result<(), Failure> {
-    if fs::read(path).is_ok_and(|there| there == bytes) {
-        let settle = || -> io::Result<()> {
-            chown(path, Some(owner.uid), Some(owner.gid))?;
-            fs::set_permissions(path, Permissions::from_mode(mode))
-        };
-        return settle().map_err(|e| unusable(path, "set its owner and mode", &e));
-    }
-    let temporary = path.with_extension("new");
-    let attempt = || -> io::Result<()> {
-        match fs::remove_file(&temporary) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        nix::unistd::fchown(&file, Some(owner.uid), Some(owner.gid))?;
-        file.write_all(bytes)?;
-        nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    attempt().map_err(|e| unusable(path, "write this file", &e))?;
-    sync_parent(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,21 +231,6 @@ mod tests {
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
-    #[test]
-    fn a_secret_comes_from_the_variable_or_from_its_file_but_not_both() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pw");
-        fs::write(&path, "from the file\n").unwrap();
-        let file = path.to_str().unwrap();
-        assert_eq!(given(&env(&[("P", "x")]), "P").unwrap().as_deref(), Some("x"));
-        assert_eq!(given(&env(&[("P_FILE", file)]), "P").unwrap().as_deref(), Some("from the file"));
-        assert_eq!(given(&env(&[]), "P").unwrap(), None);
-        let both = given(&env(&[("P", "hunter2"), ("P_FILE", file)]), "P").unwrap_err().to_string();
-        assert!(both.contains("both set") && !both.contains("hunter2"), "{both}");
-        let missing = given(&env(&[("P_FILE", "/nowhere/pw")]), "P").unwrap_err();
-        assert_eq!(missing.exit, Exit::Config);
     }
 
     #[test]
@@ -314,23 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_and_readable_by_its_consumer_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        let us = Owner { uid: Uid::effective(), gid: Gid::effective() };
-        fs::write(path.with_extension("new"), "left by a kill").unwrap();
-        write(&path, b"one", 0o400, us).unwrap();
-        write(&path, b"two", 0o400, us).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o400);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
     fn the_token_is_made_once_kept_and_replaced_by_one_that_is_given() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web-token");
-        let us = Owner { uid: Uid::effective(), gid: Gid::effective() };
+        let us = Owner::us();
         web_token(&path, None, us).unwrap();
         let made = fs::read_to_string(&path).unwrap();
         assert_eq!(made.len(), 32);
@@ -341,11 +264,5 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "given");
         let wrong = web_token(&path, Some("two words".to_owned()), us).unwrap_err();
         assert!(wrong.exit == Exit::Config && !wrong.to_string().contains("two words"), "{wrong}");
-    }
-
-    #[test]
-    fn two_random_texts_differ() {
-        assert_ne!(random_text(24), random_text(24));
-        assert_eq!(random_text(24).len(), 24);
     }
 }

@@ -1,0 +1,134 @@
+//! What `secrets` made, for those it was made for. No value is ever part of an error or of `Debug`.
+
+use crate::config::{Secret, Settings};
+use crate::exit::Failure;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+/// For `setup`, which sets them on each of its runs: the passwords of database roles.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "each is the password of the database role of its name")]
+pub struct ForSetup {
+    pub authenticator: Secret,
+    pub pgbouncer: Secret,
+    pub supabase_admin: Secret,
+    /// What API keys and users' tokens are signed with.
+    pub jwt_secret: Secret,
+}
+
+/// For PostgREST.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ForPostgrest {
+    /// The password of the database role of that name.
+    pub authenticator: Secret,
+    /// What tokens are signed with.
+    pub jwt_secret: Secret,
+    /// How long a user's token is good for, in seconds.
+    pub jwt_expiry: u64,
+}
+
+/// For the pooler.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ForPooler {
+    /// The password of the database role of that name.
+    pub pgbouncer: Secret,
+}
+
+/// For root: what people need.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Keys {
+    /// What tokens are signed with.
+    pub jwt_secret: Secret,
+    /// The API key of everybody.
+    pub anon_key: Secret,
+    /// The API key that passes row security.
+    pub service_role_key: Secret,
+    /// How long a user's token is good for, in seconds.
+    pub jwt_expiry: u64,
+}
+
+/// The file of `setup`.
+///
+/// # Errors
+/// 78 when it is missing, is not for us, or holds something else.
+pub fn setup(settings: &Settings) -> Result<ForSetup, Failure> {
+    read(&settings.secret("setup.json"))
+}
+
+/// The file of `postgrest`.
+///
+/// # Errors
+/// As [`setup`].
+pub fn postgrest(settings: &Settings) -> Result<ForPostgrest, Failure> {
+    read(&settings.secret("postgrest.json"))
+}
+
+/// The file of `pooler`.
+///
+/// # Errors
+/// As [`setup`].
+pub fn pooler(settings: &Settings) -> Result<ForPooler, Failure> {
+    read(&settings.secret("pooler.json"))
+}
+
+/// The file of root.
+///
+/// # Errors
+/// As [`setup`].
+pub fn root(settings: &Settings) -> Result<Keys, Failure> {
+    read(&settings.secret("keys.json"))
+}
+
+/// The password of the database's superuser, where this machine knows it.
+#[must_use]
+pub fn postgres_password(settings: &Settings) -> Option<Secret> {
+    std::fs::read_to_string(settings.secret("postgres-password")).ok().map(Secret::new)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text = std::fs::read(path).map_err(|e| {
+        let what_to_do = if e.kind() == std::io::ErrorKind::NotFound {
+            "`supafly run` makes it at its first boot; is SUPAFLY_DATA the right one?"
+        } else if e.kind() == std::io::ErrorKind::PermissionDenied {
+            "only its consumer may read it; people: as root"
+        } else {
+            "check the volume (SUPAFLY_DATA)"
+        };
+        Failure::config(format!("{}: cannot be read: {e}; {what_to_do}", path.display()))
+    })?;
+    // The parser's own message could quote a value.
+    serde_json::from_slice(&text).map_err(|e| {
+        Failure::config(format!(
+            "{}: not what `secrets` writes (line {}, column {}): restart the service `secrets`",
+            path.display(),
+            e.line(),
+            e.column()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_release_is_read_and_a_broken_one_is_told_without_its_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pooler.json");
+        std::fs::write(&path, r#"{"pgbouncer": "geheim", "of_tomorrow": 1}"#).unwrap();
+        let read_back: ForPooler = read(&path).unwrap();
+        assert_eq!(read_back.pgbouncer.reveal(), "geheim");
+        assert!(!format!("{read_back:?}").contains("geheim"));
+        for broken in [r#"{"pgbouncer": 47110815}"#, r#"{"pgbouncer": "geheim""#, "47110815"] {
+            std::fs::write(&path, broken).unwrap();
+            let said = read::<ForPooler>(&path).unwrap_err().message;
+            assert!(
+                !said.contains("47110815") && !said.contains("geheim") && said.contains("pooler.json"),
+                "{said}"
+            );
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(read::<ForPooler>(&path).unwrap_err().message.contains("first boot"));
+    }
+}
