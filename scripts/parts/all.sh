@@ -6,3 +6,4 @@ cd "$(dirname "$0")"
 ./debian.sh
 ./versitygw.sh
 [ -n "${SUPAFLY_WALG:-}" ] || command -v wal-g >/dev/null || ./walrus.sh
+[ -n "${SUPAFLY_POSTGREST:-}" ] || command -v postgrest >/dev/null || ./postgrest.sh
