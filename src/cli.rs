@@ -5,8 +5,11 @@ mod args;
 use crate::config::Settings;
 use crate::control::commands::{self, Change, Everything, LogArgs, Patience, Shown, Watch, Which};
 use crate::exit::{Exit, Failure};
+use crate::pooler::probe::Asked;
 use crate::supervisor::Setting;
-use crate::{archive, facts, keeper, owner, postgres, secrets, setup, supervisor, telemetry, walg, web};
+use crate::{
+    archive, facts, keeper, owner, pooler, postgres, secrets, setup, supervisor, telemetry, walg, web,
+};
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
 use std::collections::BTreeMap;
@@ -82,6 +85,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Keeper => role(&settings, keeper::run),
         Command::Datadir => role(&settings, postgres::datadir_role),
         Command::Setup => role(&settings, setup::run),
+        Command::Pooler(args) => role(&settings, |settings| pooler::run(settings, args.mode())),
+        Command::PoolerReady { mode, alive } => {
+            pooler::probe::run(&settings, mode.mode(), if alive { Asked::Alive } else { Asked::Ready })
+        }
         Command::Web => role(&settings, web::run),
     }
 }
@@ -108,6 +115,7 @@ fn run_args(
         "pg_bin".to_owned(),
         pg_bin.unwrap_or_else(|| "/usr/lib/postgresql/bin".into()).display().to_string(),
     );
+    variables.extend(pooler::choice::variables(settings));
     // The roles read their settings themselves: they must read the same file.
     let mut environment = facts::environment();
     if let Some(file) = config {

@@ -46,6 +46,9 @@ const PURE_FILES: &[&str] = &[
     "setup/scan.rs",
     "setup/scram.rs",
     "setup/steps.rs",
+    "pooler/render.rs",
+    "pooler/secrets.rs",
+    "pooler/supavisor/environment.rs",
     "web/routes.rs",
     "web/page.rs",
     "web/metrics.rs",
@@ -78,6 +81,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "facts",
         "failpoint",
         "owner",
+        "pooler",
         "postgres",
         "restore",
         "secrets",
@@ -97,9 +101,18 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     for module in ["os", "supervisor", "control", "probe", "telemetry"] {
         map.insert(module, pid1.to_vec());
     }
-    for module in
-        ["archive", "keeper", "owner", "postgres", "restore", "secrets", "store", "walg", "failpoint"]
-    {
+    for module in [
+        "archive",
+        "keeper",
+        "owner",
+        "pooler",
+        "postgres",
+        "restore",
+        "secrets",
+        "store",
+        "walg",
+        "failpoint",
+    ] {
         map.insert(module, roles.to_vec());
     }
     // What it shows is the status, so it is the one role that knows its shape.

@@ -10,6 +10,7 @@ need() { # need PACKAGE TEST…: add PACKAGE when the test fails
   shift
   "$@" >/dev/null 2>&1 || packages+=("$package")
 }
+has_pgbouncer() { [ -n "${SUPAFLY_PGBOUNCER:-}" ] || PATH=$PATH:/usr/sbin command -v pgbouncer; }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres'; }
 need postgresql has_postgres
 need cmake command -v cmake
@@ -17,6 +18,7 @@ need gcc command -v cc
 need util-linux command -v setpriv
 need procps command -v ps
 need tini command -v tini
+need pgbouncer has_pgbouncer
 
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
@@ -31,9 +33,20 @@ install_packages() {
     mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
   fi
+  # Packages start their services (PgBouncer's is one) unless this says no.
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e "$policy" ]; then
+    ours=$policy
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 0755 "$policy"
+  fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null
+    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null || { rm -f "$ours"; return 1; }
+  rm -f "$ours"
+  case " ${packages[*]} " in
+  *" pgbouncer "*) if command -v systemctl >/dev/null; then systemctl disable --quiet pgbouncer 2>/dev/null || :; fi ;;
+  esac
 }
 
 make_users() {

@@ -1,6 +1,7 @@
 //! What can be typed, and the help for it.
 
 use crate::control::commands::Patience;
+use crate::pooler::render::Mode;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -122,6 +123,18 @@ pub(super) enum Command {
     /// Role: roles, grants, helpers and extensions in the database; users' migrations
     #[command(hide = true)]
     Setup,
+    /// Role: PgBouncer or Supavisor, as the settings choose
+    #[command(hide = true)]
+    Pooler(PoolerArgs),
+    /// Role: does one get through the pooler; exit 0 or 1 with the reason
+    #[command(hide = true)]
+    PoolerReady {
+        #[command(flatten)]
+        mode: PoolerArgs,
+        /// Ask the pooler only, not Postgres behind it
+        #[arg(long)]
+        alive: bool,
+    },
     /// Role: health routes, status, metrics and page over HTTP
     #[command(hide = true)]
     Web,
@@ -179,6 +192,19 @@ pub(super) struct One {
     pub(super) service: String,
     #[command(flatten)]
     pub(super) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PoolerArgs {
+    /// The port for session mode
+    #[arg(long)]
+    session: bool,
+}
+
+impl PoolerArgs {
+    pub(super) const fn mode(&self) -> Mode {
+        if self.session { Mode::Session } else { Mode::Transaction }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ mod tests;
 mod values;
 
 pub use table::{Row, TABLE};
-pub use values::{Listen, LogFormat, Mode, Secret, Source, StoreUrl, Takeover};
+pub use values::{Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, Takeover};
 
 use crate::spec::duration;
 use crate::spec::problem::{Problem, Problems};
@@ -45,6 +45,10 @@ pub struct Settings {
     pub postgrest: Option<PathBuf>,
     pub pgbouncer: Option<PathBuf>,
     pub supavisor: Option<PathBuf>,
+    pub pooler: Pooler,
+    pub pooler_listen: String,
+    pub pooler_port: u16,
+    pub pooler_session_port: u16,
     pub auto_expose: bool,
     pub migrations: Option<PathBuf>,
     /// `FLY_MACHINE_ID`: we are on a Fly Machine.
@@ -76,6 +80,9 @@ impl Settings {
                 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
             if fits { Ok(s.to_owned()) } else { Err("1 to 63 letters, digits, '-', '_' or '.'".to_owned()) }
         });
+        let port =
+            |s: &str| s.parse().ok().filter(|p| *p != 0).ok_or_else(|| "a port from 1 to 65535".to_owned());
+        let pg_listen = get.text("pg_listen", "*", |s| Ok(s.to_owned()));
         let store_default = on("BUCKET_NAME").map_or_else(String::new, |b| format!("s3://{b}/{project}"));
         Settings {
             services: get.path("services"),
@@ -99,10 +106,18 @@ impl Settings {
                 _ => Err("`auto`, `json` or `text`".to_owned()),
             }),
             pg_bin: get.optional("pg_bin"),
-            pg_port: get.text("pg_port", "5432", |s| {
-                s.parse().ok().filter(|p| *p != 0).ok_or_else(|| "a port from 1 to 65535".to_owned())
+            pg_port: get.text("pg_port", "5432", port),
+            pooler: get.text("pooler", "auto", |s| match s {
+                "auto" => Ok(Pooler::Auto),
+                "supavisor" => Ok(Pooler::Supavisor),
+                "pgbouncer" => Ok(Pooler::PgBouncer),
+                "off" => Ok(Pooler::Off),
+                _ => Err("`auto`, `supavisor`, `pgbouncer` or `off`".to_owned()),
             }),
-            pg_listen: get.text("pg_listen", "*", |s| Ok(s.to_owned())),
+            pooler_listen: get.text("pooler_listen", &pg_listen, |s| Ok(s.to_owned())),
+            pooler_port: get.text("pooler_port", "6543", port),
+            pooler_session_port: get.text("pooler_session_port", "6544", port),
+            pg_listen,
             pg_locale: get.text("pg_locale", "C.UTF-8", |s| Ok(s.to_owned())),
             web_listen: get.text("web_listen", get.default("web_listen"), parse_listen),
             web_private: get.text("web_private", get.default("web_private"), parse_listen),
@@ -146,6 +161,18 @@ impl Settings {
     #[must_use]
     pub fn web_token(&self) -> PathBuf {
         self.own().join("secrets").join("web-token")
+    }
+
+    /// The pooler's secrets, a JSON object, made by `secrets` for `supafly-pool`.
+    #[must_use]
+    pub fn pooler_secrets(&self) -> PathBuf {
+        self.secret("pooler.json")
+    }
+
+    /// The pooler's rendered configuration and its Unix socket, for its own user alone.
+    #[must_use]
+    pub fn pooler_dir(&self) -> PathBuf {
+        self.run.join("pooler")
     }
 
     /// Keeper's socket, in a directory that only keeper may write and only Postgres's group may enter.
@@ -212,7 +239,7 @@ macro_rules! from_default {
 from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
-    Listen => Listen::Off, bool => false,
+    Listen => Listen::Off, bool => false, Pooler => Pooler::Off,
 }
 
 impl Settings {
@@ -222,6 +249,12 @@ impl Settings {
         let mode = match self.mode {
             Mode::Available => "available",
             Mode::Strict => "strict",
+        };
+        let pooler = match self.pooler {
+            Pooler::Auto => "auto",
+            Pooler::Supavisor => "supavisor",
+            Pooler::PgBouncer => "pgbouncer",
+            Pooler::Off => "off",
         };
         let format = match self.log_format {
             LogFormat::Auto => "auto",
@@ -251,6 +284,10 @@ impl Settings {
             ("postgrest", path(&self.postgrest)),
             ("pgbouncer", path(&self.pgbouncer)),
             ("supavisor", path(&self.supavisor)),
+            ("pooler", pooler.to_owned()),
+            ("pooler_listen", self.pooler_listen.clone()),
+            ("pooler_port", self.pooler_port.to_string()),
+            ("pooler_session_port", self.pooler_session_port.to_string()),
             ("auto_expose", if self.auto_expose { "on" } else { "off" }.to_owned()),
             ("migrations", path(&self.migrations)),
         ]

@@ -59,7 +59,21 @@ pub const TABLE: &[Row] = &[
     row("walg", "SUPAFLY_WALG", "wal-g, else walrus, from PATH", "the backup engine"),
     row("postgrest", "SUPAFLY_POSTGREST", "postgrest from PATH", "PostgREST"),
     row("pgbouncer", "SUPAFLY_PGBOUNCER", "pgbouncer from PATH", "PgBouncer"),
-    row("supavisor", "SUPAFLY_SUPAVISOR", "supavisor from PATH", "Supavisor"),
+    row(
+        "supavisor",
+        "SUPAFLY_SUPAVISOR",
+        "supavisor from PATH",
+        "Supavisor (`bin/supavisor` of its release)",
+    ),
+    row("pooler", "SUPAFLY_POOLER", "auto", "supavisor, pgbouncer or off; auto: the first that is installed"),
+    row(
+        "pooler_listen",
+        "SUPAFLY_POOLER_LISTEN",
+        "as pg_listen",
+        "addresses of PgBouncer; Supavisor always takes all of IPv4",
+    ),
+    row("pooler_port", "SUPAFLY_POOLER_PORT", "6543", "the pooler's port for transaction mode"),
+    row("pooler_session_port", "SUPAFLY_POOLER_SESSION_PORT", "6544", "the pooler's port for session mode"),
     row(
         "auto_expose",
         "SUPAFLY_AUTO_EXPOSE",

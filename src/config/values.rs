@@ -80,6 +80,19 @@ pub enum LogFormat {
     Text,
 }
 
+/// Which pooler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooler {
+    /// Supavisor where it is installed, else PgBouncer where that is, else none.
+    Auto,
+    /// Supavisor.
+    Supavisor,
+    /// PgBouncer.
+    PgBouncer,
+    /// None.
+    Off,
+}
+
 /// A value that must not be printed. `Debug` and `Display` hide it.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]

@@ -1,0 +1,180 @@
+//! Renders PgBouncer's configuration and becomes PgBouncer: same pid, its standard error is our service's log.
+
+use super::render::{self, Facts, Mode, Sizes, Version};
+use super::{own_directory, secret, secrets, write};
+use crate::config::{Settings, Source};
+use crate::exit::{Exit, Failure};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// How many files it holds open beside those of its clients and servers.
+const FILES: u64 = 100;
+
+pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exit, Failure> {
+    let version = version(program)?;
+    let listen = listen(settings, version, mode);
+    let port = port(settings, mode);
+    // PgBouncer itself only warns and goes on without the port.
+    free(&listen, port, mode)?;
+    let secrets = secrets(settings)?;
+    let password = secret(settings, &secrets, "pgbouncer")?;
+    let own = own_directory(settings)?;
+    let conf = conf(settings, mode);
+    let users = conf.with_extension("users");
+    let mut sizes = render::sizes(crate::facts::memory(), mode);
+    let (files, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_err(|e| Failure::gave_up(format!("the limit of open files cannot be read: {e}")))?;
+    let room = files.saturating_sub(FILES + 2 * sizes.database).max(10);
+    if room < sizes.clients {
+        tracing::warn!(files, "the limit of open files allows {room} clients instead of {}", sizes.clients);
+        sizes.clients = room;
+    }
+    let facts = Facts {
+        version,
+        mode,
+        listen,
+        port,
+        own,
+        users: users.clone(),
+        postgres: settings.pg_socket_dir(),
+        pg_port: settings.pg_port,
+        sizes,
+    };
+    for (what, text) in [
+        ("SUPAFLY_RUN", facts.own.display().to_string()),
+        ("SUPAFLY_POOLER_LISTEN", facts.listen.replace(", ", ",")),
+        ("the password of the role pgbouncer", password.to_owned()),
+    ] {
+        if render::unfit(&text) {
+            return Err(Failure::config(format!("{what}: has a blank or a quote in it, or nothing at all")));
+        }
+    }
+    write(&users, &render::users(password))?;
+    write(&conf, &render::ini(&facts))?;
+    let Sizes { pool, database, clients } = facts.sizes;
+    tracing::info!(
+        version = %format_args!("{}.{}.{}", version.0, version.1, version.2),
+        pool, database, clients, "PgBouncer takes {} mode on {}:{port}", mode.word(), facts.listen
+    );
+    let mut command = Command::new(program);
+    command.arg(&conf).stdin(Stdio::null()).env_clear();
+    for name in ["PATH", "HOME", "LANG"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let failed = command.exec();
+    Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
+}
+
+/// The rendered configuration.
+pub(super) fn conf(settings: &Settings, mode: Mode) -> PathBuf {
+    settings.pooler_dir().join(match mode {
+        Mode::Transaction => "pgbouncer.ini",
+        Mode::Session => "pgbouncer-session.ini",
+    })
+}
+
+/// The port of a mode.
+pub(super) fn port(settings: &Settings, mode: Mode) -> u16 {
+    match mode {
+        Mode::Transaction => settings.pooler_port,
+        Mode::Session => settings.pooler_session_port,
+    }
+}
+
+fn version(program: &Path) -> Result<Version, Failure> {
+    let asked = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let out = asked.map_err(|e| {
+        Failure::config(format!("{}: cannot be run: {e}; SUPAFLY_PGBOUNCER names it", program.display()))
+    })?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    Version::said(&said).ok_or_else(|| {
+        let first = said.lines().next().unwrap_or_default();
+        Failure::config(format!("{} --version says `{first}`: not a PgBouncer", program.display()))
+    })
+}
+
+/// Where it listens: as the settings say; but one through which anybody may log in as anybody stays on loopback, unless
+/// its address was given by name.
+fn listen(settings: &Settings, version: Version, mode: Mode) -> String {
+    let given = settings.sources.get("pooler_listen").is_some_and(|s| *s != Source::Default);
+    let Version(major, minor, patch) = version;
+    if version.open_to_all() && mode == Mode::Transaction {
+        tracing::warn!(
+            "PgBouncer {major}.{minor}.{patch} may let anybody log in as anybody (CVE-2026-107350): install 1.26.1 or newer{}",
+            if given {
+                ""
+            } else {
+                "; until then it listens on 127.0.0.1 only, unless SUPAFLY_POOLER_LISTEN says else"
+            }
+        );
+    }
+    if version.open_to_all() && !given { "127.0.0.1".to_owned() } else { settings.pooler_listen.clone() }
+}
+
+/// Nobody else has the port, as far as one can see before taking it.
+fn free(listen: &str, port: u16, mode: Mode) -> Result<(), Failure> {
+    let variable = match mode {
+        Mode::Transaction => "SUPAFLY_POOLER_PORT",
+        Mode::Session => "SUPAFLY_POOLER_SESSION_PORT",
+    };
+    for address in listen.split(',').map(str::trim) {
+        let hosts = if address == "*" { &["0.0.0.0", "::"][..] } else { std::slice::from_ref(&address) };
+        for host in hosts {
+            let unknown =
+                |e| Failure::config(format!("SUPAFLY_POOLER_LISTEN: `{host}` is no address of ours: {e}"));
+            for to in (*host, port).to_socket_addrs().map_err(unknown)? {
+                match TcpListener::bind(to) {
+                    Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+                        return Err(Failure::gave_up(format!(
+                            "port {port} is taken ({to}): stop whoever has it, or set {variable}"
+                        )));
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                        return Err(Failure::config(format!(
+                            "port {port} needs root: set {variable} above 1023"
+                        )));
+                    }
+                    // A machine without IPv6, or an address that comes later: PgBouncer's own affair.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_taken_port_is_named_with_the_setting_that_moves_it() {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        for listen in ["*", "127.0.0.1", "10.255.255.1, 127.0.0.1"] {
+            let why = free(listen, port, Mode::Session).unwrap_err().to_string();
+            assert!(why.contains(&port.to_string()) && why.contains("SUPAFLY_POOLER_SESSION_PORT"), "{why}");
+        }
+        drop(holder);
+        free("127.0.0.1", port, Mode::Session).unwrap();
+    }
+
+    #[test]
+    fn a_version_that_lets_everybody_in_stays_on_loopback_unless_told_otherwise() {
+        let settings = |pairs: &[(&str, &str)]| {
+            let env: BTreeMap<String, String> =
+                pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            Settings::read(None, &env).unwrap()
+        };
+        let (bad, good) = (Version(1, 18, 0), Version(1, 26, 1));
+        assert_eq!(listen(&settings(&[]), bad, Mode::Transaction), "127.0.0.1");
+        assert_eq!(listen(&settings(&[]), good, Mode::Transaction), "*");
+        let told = settings(&[("SUPAFLY_POOLER_LISTEN", "0.0.0.0")]);
+        assert_eq!(listen(&told, bad, Mode::Session), "0.0.0.0");
+    }
+}

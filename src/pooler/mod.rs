@@ -1,0 +1,119 @@
+//! The `pooler` role: PgBouncer or Supavisor, whichever the settings choose ([`choice`]), and the question whether one
+//! gets through it ([`probe`]).
+//!
+//! PgBouncer is one process a mode, because it has one port and a mode belongs to a database or a user, not to a port:
+//! two services, each of which renders its configuration and *becomes* PgBouncer, so that every signal of the supervisor
+//! is PgBouncer's own. Supavisor serves both ports and must be drained by a call before it is told to end, so a small
+//! resident stands before it.
+
+mod bouncer;
+pub mod choice;
+pub mod probe;
+pub mod render;
+pub mod secrets;
+mod supavisor;
+
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use choice::Kind;
+use render::Mode;
+use secrets::Secrets;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Runs the role. For PgBouncer it returns only when that could not be started.
+///
+/// # Errors
+/// 78 when a setting cannot be used, 70 for what may go well another time: a taken port, Postgres that is not there yet.
+pub fn run(settings: &Settings, mode: Mode) -> Result<Exit, Failure> {
+    let Some(chosen) = choice::chosen(settings) else {
+        return Err(Failure::config("no pooler is installed, or SUPAFLY_POOLER is off"));
+    };
+    match (chosen.kind, mode) {
+        (Kind::PgBouncer, mode) => bouncer::run(settings, &chosen.program, mode),
+        (Kind::Supavisor, Mode::Transaction) => supavisor::run(settings, &chosen.program),
+        (Kind::Supavisor, Mode::Session) => {
+            Err(Failure::config("Supavisor serves both ports itself: the service `pooler` runs it"))
+        }
+    }
+}
+
+fn secrets(settings: &Settings) -> Result<Secrets, Failure> {
+    let path = settings.pooler_secrets();
+    let unusable = |why: &dyn std::fmt::Display| {
+        Failure::gave_up(format!("{}: {why}; the service `secrets` makes it", path.display()))
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| unusable(&e))?;
+    Secrets::parse(&text).map_err(|e| unusable(&e))
+}
+
+fn secret<'a>(settings: &Settings, secrets: &'a Secrets, name: &str) -> Result<&'a str, Failure> {
+    let lacks = |why| Failure::gave_up(format!("{}: {why}", settings.pooler_secrets().display()));
+    secrets.get(name).map(crate::config::Secret::reveal).map_err(lacks)
+}
+
+/// `<run>/pooler`; `secrets` makes it for our user, and where all is one user we may make it ourselves.
+fn own_directory(settings: &Settings) -> Result<PathBuf, Failure> {
+    let own = settings.pooler_dir();
+    if !own.is_dir() {
+        std::fs::DirBuilder::new().mode(0o700).create(&own).map_err(|e| {
+            Failure::gave_up(format!(
+                "{}: cannot be made: {e}; the service `secrets` makes it",
+                own.display()
+            ))
+        })?;
+    }
+    Ok(own)
+}
+
+/// A file for ourselves alone, whole or not at all.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = Path::new(&temporary);
+    let attempt = || -> std::io::Result<()> {
+        match std::fs::remove_file(temporary) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(temporary)?;
+        file.write_all(text.as_bytes())?;
+        drop(file);
+        std::fs::rename(temporary, path)
+    };
+    attempt().map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
+}
+
+/// Postgres's or the pooler's address as a client on this machine has to say it, from a list that Postgres understands.
+fn from_here(listen: &str) -> &str {
+    let mut addresses = listen.split(',').map(str::trim).filter(|a| !a.is_empty());
+    match addresses.clone().find(|a| matches!(*a, "*" | "0.0.0.0" | "127.0.0.1" | "localhost")) {
+        Some(_) => "127.0.0.1",
+        None => match addresses.next() {
+            None => "127.0.0.1",
+            Some("::") => "::1",
+            Some(other) => other,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_means_all_is_reached_over_loopback() {
+        for (listen, here) in [
+            ("*", "127.0.0.1"),
+            ("localhost", "127.0.0.1"),
+            ("10.0.0.1, 127.0.0.1", "127.0.0.1"),
+            ("::", "::1"),
+            ("10.0.0.1,10.0.0.2", "10.0.0.1"),
+            ("", "127.0.0.1"),
+        ] {
+            assert_eq!(from_here(listen), here);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The resident before Supavisor: migrates, starts it, sets its one tenant, and drains it before it ends.
+//!
+//! Supavisor cuts every client within 20 ms of a TERM; only a call of its API drains, and somebody must be there to make
+//! it when the supervisor says stop. So this role does not become Supavisor but stays its parent: a main thread for
+//! signals and a thread for the tenant. It never sends INT, which freezes or kills the BEAM at once. Supavisor's output
+//! goes straight to the supervisor, which reads it to the end, as it must: unread, a TERM never finishes.
+//!
+//! A kill of this resident leaves Supavisor without a parent for as long as the supervisor needs to kill the rest of the
+//! run, which it does before it starts another.
+
+mod api;
+mod environment;
+mod tenant;
+
+use super::{from_here, render, secret, secrets};
+use crate::config::{Secret, Settings};
+use crate::exit::{Exit, Failure};
+use api::Api;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Migrating takes half a second; with the database out of reach it gives up by itself after ten.
+const MIGRATE: Duration = Duration::from_secs(60);
+/// A drain takes five seconds when somebody is inside a transaction.
+const DRAIN: Duration = Duration::from_millis(5_500);
+/// What Supavisor needs after its TERM.
+const LAST: Duration = Duration::from_millis(1_300);
+
+/// The name of the one tenant: the project's, in letters that may stand behind the dot of `user.tenant`.
+pub(super) fn tenant_id(settings: &Settings) -> String {
+    settings.project.replace('.', "-")
+}
+
+/// Where `PORT` may be moved to, for tests and for a machine where 4000 is taken.
+fn api_port() -> u16 {
+    let given = std::env::var("SUPAFLY_SUPAVISOR_API_PORT").ok().and_then(|p| p.parse().ok());
+    given.unwrap_or(environment::API_PORT)
+}
+
+pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> {
+    let secrets = secrets(settings)?;
+    let of = |name| secret(settings, &secrets, name);
+    let pg_host = from_here(&settings.pg_listen);
+    let facts = environment::Facts {
+        pg_host,
+        pg_port: settings.pg_port,
+        api: api_port(),
+        transaction: settings.pooler_port,
+        session: settings.pooler_session_port,
+        db_password: of("db_password")?,
+        secret_key_base: of("secret_key_base")?,
+        vault_enc_key: of("vault_enc_key")?,
+        api_jwt_secret: of("api_jwt_secret")?,
+        metrics_jwt_secret: of("metrics_jwt_secret")?,
+    };
+    if facts.vault_enc_key.len() != 32 {
+        return Err(Failure::config(format!(
+            "{}: `vault_enc_key` must have 32 characters: with any other length Supavisor starts and cuts every client",
+            settings.pooler_secrets().display()
+        )));
+    }
+    let program = std::fs::canonicalize(program)
+        .map_err(|e| Failure::config(format!("{}: {e}; SUPAFLY_SUPAVISOR names it", program.display())))?;
+    let prepare = |name: &str| {
+        let mut command = Command::new(program.with_file_name(name));
+        command.stdin(Stdio::null()).current_dir("/").env_clear().envs(environment::environment(&facts));
+        for name in ["PATH", "HOME"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    };
+    // Before the first child, so that none of its ends is missed.
+    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGQUIT, SIGTERM])
+        .map_err(|e| Failure::gave_up(format!("signals cannot be received: {e}")))?;
+    let failed = |what: &str, e: &dyn std::fmt::Display| {
+        Failure::gave_up(format!("{}: {what}: {e}", program.with_file_name("").display()))
+    };
+    let started =
+        |name: &str| prepare(name).spawn().map_err(|e| failed(&format!("`{name}` cannot be run"), &e));
+
+    let mut migrating = started("migrate")?;
+    match wait(&mut migrating, &mut signals, Instant::now() + MIGRATE)? {
+        Waited::Ended(status) if status.success() => {}
+        Waited::Ended(status) => {
+            return Err(failed(
+                "`migrate` failed",
+                &format!(
+                    "{status}; is the database {} there, and may {} log in over TCP at {pg_host}:{}?",
+                    environment::DATABASE,
+                    environment::ROLE,
+                    settings.pg_port
+                ),
+            ));
+        }
+        Waited::Told => return Ok(Exit::Clean),
+        Waited::Late => return Err(failed("`migrate` hangs", &format!("{} s", MIGRATE.as_secs()))),
+    }
+    let mut server = started("server")?;
+    let pid = pid_of(&server);
+    let api = Api { port: facts.api, secret: Secret::new(facts.api_jwt_secret) };
+    let id = tenant_id(settings);
+    let sizes = render::sizes(crate::facts::memory(), render::Mode::Transaction);
+    // One more connection a pool, and one for the question after passwords.
+    let pool = sizes.pool.saturating_sub(2).max(4);
+    let wanted = tenant::Wanted {
+        id: id.clone(),
+        tenant: environment::tenant(pg_host, settings.pg_port, pool, sizes.clients),
+        password: Secret::new(of("pgbouncer")?),
+        port: settings.pooler_port,
+        postgres: (pg_host.to_owned(), settings.pg_port),
+    };
+    // It ends with the process.
+    std::thread::spawn({
+        let api = api.clone();
+        move || tenant::settle(&api, &wanted)
+    });
+    attend(&mut server, &mut signals, || {
+        let budget = share().saturating_sub(LAST).min(DRAIN);
+        (!budget.is_zero()).then(|| drain(&api, &id, budget, pid))
+    })
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+}
+
+/// How the supervisor's share of the stop is to be spent.
+fn share() -> Duration {
+    let told = std::env::var("SUPAFLY_STOP_MS").ok().and_then(|ms| ms.parse().ok());
+    told.map_or(DRAIN + LAST, Duration::from_millis)
+}
+
+/// A thread that ends the clients in order, then Supavisor.
+fn drain(api: &Api, id: &str, budget: Duration, server: Pid) -> std::thread::JoinHandle<()> {
+    let (api, path) = (api.clone(), format!("/api/tenants/{id}/terminate"));
+    std::thread::spawn(move || {
+        match api.ask("GET", &path, None, budget) {
+            Ok(answer) if answer.status == 200 => tracing::info!("its clients have gone"),
+            Ok(answer) => tracing::warn!(status = answer.status, "it does not drain; its clients are cut"),
+            Err(e) => tracing::warn!(error = %e, "it does not drain; its clients are cut"),
+        }
+        terminate(server);
+    })
+}
+
+fn terminate(server: Pid) {
+    // Gone already is as good.
+    let _ = kill(server, Signal::SIGTERM);
+}
+
+/// Until Supavisor has ended: the first signal drains, the second ends it at once.
+fn attend(
+    server: &mut Child,
+    signals: &mut Signals,
+    begin: impl Fn() -> Option<std::thread::JoinHandle<()>>,
+) -> Result<Exit, Failure> {
+    let pid = pid_of(server);
+    let mut told = false;
+    loop {
+        // First, because its end may have been noted before we came here.
+        let ended = server.try_wait().map_err(|e| Failure::gave_up(format!("Supavisor is lost: {e}")))?;
+        match ended {
+            None => {}
+            Some(status) if told && status.success() => return Ok(Exit::Clean),
+            Some(status) => return Err(Failure::gave_up(format!("Supavisor ended: {status}"))),
+        }
+        for signal in signals.wait() {
+            match (signal, told) {
+                (SIGCHLD, _) => {}
+                (_, false) => {
+                    told = true;
+                    if begin().is_none() {
+                        terminate(pid);
+                    }
+                }
+                (_, true) => terminate(pid),
+            }
+        }
+    }
+}
+
+enum Waited {
+    Ended(ExitStatus),
+    Told,
+    Late,
+}
+
+/// Waits for a short-lived child; told to stop, it is told to end too.
+fn wait(child: &mut Child, signals: &mut Signals, end: Instant) -> Result<Waited, Failure> {
+    let lost = |e| Failure::gave_up(format!("a child is lost: {e}"));
+    loop {
+        if let Some(status) = child.try_wait().map_err(lost)? {
+            return Ok(Waited::Ended(status));
+        }
+        let told = signals.pending().any(|s| s != SIGCHLD);
+        if told || Instant::now() > end {
+            // By force: the BEAM takes its time to end in order, and a migration is there whole or not at all.
+            child.kill().map_err(lost)?;
+            child.wait().map_err(lost)?;
+            return Ok(if told { Waited::Told } else { Waited::Late });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
