@@ -2,6 +2,7 @@
 
 mod args;
 
+use crate::access::{self, Format};
 use crate::config::Settings;
 use crate::control::commands::{self, Change, Everything, LogArgs, Patience, Shown, Watch, Which};
 use crate::exit::{Exit, Failure};
@@ -47,7 +48,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(services) => supervisor::run(run_args(&settings, services, config)?, early),
         Command::Check(args) => check(&settings, args, config),
-        Command::Status(StatusArgs { output, watch }) => {
+        Command::Status(StatusArgs { format: Some(format), shown, .. }) => {
+            access::of_running(&settings, format.into(), &shown.into())
+        }
+        Command::Status(StatusArgs { output, watch, .. }) => {
             let shown = if output.json { Shown::Json } else { Shown::Table };
             commands::status(&settings.run, shown, if watch { Watch::On } else { Watch::Once })
         }
@@ -80,7 +84,14 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Backup(Backup::List(output)) => keeper::client::backup_list(&settings, output.json),
         Command::WalPush { path } => archive::client::wal_push(&settings, &path),
         Command::WalFetch { name, destination } => archive::client::wal_fetch(&settings, &name, &destination),
-        Command::Secrets => role(&settings, secrets::run),
+        Command::Secrets => role(&settings, |settings| {
+            let exit = secrets::run(settings)?;
+            access::publish(settings)?;
+            Ok(exit)
+        }),
+        Command::Keys { output, shown } => {
+            access::keys(&settings, if output.json { Format::Json } else { Format::People }, &shown.into())
+        }
         Command::Claim => role(&settings, owner::claim_role),
         Command::Keeper => role(&settings, keeper::run),
         Command::Datadir => role(&settings, postgres::datadir_role),

@@ -4,6 +4,7 @@
 //! [`plan`]); everything else is a role of the same binary, run as an ordinary service from `services/*.toml`
 //! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`], [`setup`], [`pooler`], [`web`]). `ARCHITECTURE.md` has the picture.
 
+pub mod access;
 pub mod archive;
 pub mod cli;
 pub mod config;

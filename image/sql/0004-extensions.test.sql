@@ -9,5 +9,8 @@ begin
     assert extensions.uuid_generate_v4() is not null, 'anon may call it';
     reset role;
   end if;
+  if exists (select from pg_extension where extname = 'pg_stat_statements') then
+    assert (select count(*) >= 0 from extensions.pg_stat_statements), 'it was loaded, so it answers';
+  end if;
 end
 $test$;

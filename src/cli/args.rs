@@ -1,8 +1,9 @@
 //! What can be typed, and the help for it.
 
+use crate::access::{Format, Shown};
 use crate::control::commands::Patience;
 use crate::pooler::render::Mode;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
     after_help = "Examples:
   supafly run                start everything, as PID 1 or under another init
   supafly status             what runs, since when, and what is protected
+  supafly keys               connection strings and API keys
   supafly logs -f postgres   what a service says
   supafly restart postgrest  one service down and up again
   supafly health --ready     exit 0 when clients can be served; else 1, and why
@@ -45,8 +47,25 @@ pub(super) enum Command {
     #[command(after_help = "Examples:
   supafly status
   supafly status --watch
-  supafly status --json | jq '.services[].state'")]
+  supafly status --json | jq '.services[].state'
+  supafly status -o env >> .env     DB_URL, ANON_KEY and their like: SECRETS
+  supafly status -o env --override-name DB_URL=DATABASE_URL")]
     Status(StatusArgs),
+    /// How to come in: connection strings and API keys, SECRETS INCLUDED
+    #[command(after_help = "Examples:
+  supafly keys
+  supafly keys --host my-app.fly.dev
+  supafly keys --json | jq -r .SERVICE_ROLE_KEY
+
+The secrets were made at the first boot, or given (POSTGRES_PASSWORD,
+JWT_SECRET, …), and lie on the volume, for root alone. A machine that takes
+over on a new volume makes new ones, unless they are given to it.")]
+    Keys {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        shown: Renamed,
+    },
     /// What services have said lately
     #[command(after_help = "Examples:
   supafly logs                   the recent lines of all services
@@ -158,9 +177,53 @@ pub(super) struct Output {
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) output: Output,
+    /// Not the status but how to come in, SECRETS INCLUDED, for programs
+    #[arg(long = "output", short = 'o', value_name = "FORMAT", conflicts_with_all = ["json", "watch"])]
+    pub(super) format: Option<Values>,
+    #[command(flatten)]
+    pub(super) shown: Renamed,
     /// Go on: on a terminal in place, elsewhere at each change
     #[arg(long, short)]
     pub(super) watch: bool,
+}
+
+/// Formats of `-o`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Values {
+    /// `NAME="value"`
+    Env,
+    /// One object
+    Json,
+}
+
+impl From<Values> for Format {
+    fn from(values: Values) -> Format {
+        match values {
+            Values::Env => Format::Env,
+            Values::Json => Format::Json,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Renamed {
+    /// Whom clients are to ask for, in place of this machine's own address
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Show a value by another name: DB_URL=DATABASE_URL (also: db.url=…)
+    #[arg(long = "override-name", value_name = "NAME=OTHER", value_parser = pair)]
+    renamed: Vec<(String, String)>,
+}
+
+impl From<Renamed> for Shown {
+    fn from(Renamed { host, renamed }: Renamed) -> Shown {
+        Shown { host, renamed }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (old, new) = text.split_once('=').ok_or("write NAME=OTHER")?;
+    Ok((old.to_owned(), new.to_owned()))
 }
 
 #[derive(Debug, Args)]

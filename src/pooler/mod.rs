@@ -86,8 +86,15 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     attempt().map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
 }
 
+/// The tenant that Supavisor serves: it stands behind a user's name and a dot.
+#[must_use]
+pub fn tenant(settings: &Settings) -> String {
+    supavisor::tenant_id(settings)
+}
+
 /// Postgres's or the pooler's address as a client on this machine has to say it, from a list that Postgres understands.
-fn from_here(listen: &str) -> &str {
+#[must_use]
+pub fn from_here(listen: &str) -> &str {
     let mut addresses = listen.split(',').map(str::trim).filter(|a| !a.is_empty());
     match addresses.clone().find(|a| matches!(*a, "*" | "0.0.0.0" | "127.0.0.1" | "localhost")) {
         Some(_) => "127.0.0.1",

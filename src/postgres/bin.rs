@@ -20,6 +20,15 @@ pub struct Bin {
 }
 
 impl Bin {
+    /// Those of `names` that are installed as loadable libraries: beside the programs, where Debian and a build from source
+    /// put them.
+    #[must_use]
+    pub fn libraries(&self, names: &[&str]) -> Vec<String> {
+        let beside = [self.directory.join("../lib"), self.directory.join("../lib/postgresql")];
+        let there = |name: &&&str| beside.iter().any(|dir| dir.join(format!("{name}.so")).is_file());
+        names.iter().filter(there).map(|name| (*name).to_owned()).collect()
+    }
+
     /// The path of one of the programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {

@@ -8,6 +8,9 @@ use super::control::Floors;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What projects count on, where it is installed: `setup` makes the extension, which answers only when it was loaded.
+pub const PRELOAD: &[&str] = &["pg_stat_statements"];
+
 const MIB: u64 = 1 << 20;
 
 /// Whether and how WAL leaves the machine.
@@ -49,6 +52,8 @@ pub struct Facts {
     pub floors: Floors,
     /// Size of the volume, in bytes.
     pub volume: u64,
+    /// Libraries that are there to be loaded at the start; one that is not would keep Postgres down.
+    pub preload: Vec<String>,
 }
 
 /// A string literal of `postgresql.conf`.
@@ -128,6 +133,10 @@ pub fn render(facts: &Facts) -> String {
         }
     }
 
+    // What can be loaded at the start only.
+    if !facts.preload.is_empty() {
+        set("shared_preload_libraries", quoted(&facts.preload.join(", ")));
+    }
     set("logging_collector", "off".to_owned());
     set("log_destination", "'stderr'".to_owned());
     set("log_line_prefix", "'%m [%p] '".to_owned());
@@ -213,6 +222,7 @@ mod tests {
             archive: Archive::On { program: "/usr/bin/supafly".into(), timeout: Duration::from_secs(60) },
             floors: Floors::default(),
             volume: 10 << 30,
+            preload: vec!["pg_stat_statements".into()],
         }
     }
 

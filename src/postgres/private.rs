@@ -58,6 +58,7 @@ impl Private {
             rendered: sockets.clone(),
             listen: String::new(),
             socket_mode: 0o700,
+            preload: Vec::new(),
             ..facts.clone()
         };
         let config = super::write_configuration(&facts, users)?;

@@ -59,6 +59,7 @@ impl Place<'_> {
             floors,
             // What cannot be found out bounds nothing more than the smallest volume does.
             volume: tree::size(&self.settings.data).unwrap_or_default(),
+            preload: self.bin.libraries(conf::PRELOAD),
         }
     }
 

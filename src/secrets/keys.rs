@@ -55,7 +55,19 @@ pub(super) fn settle(
     let was_there = kept.contains_key("jwt_secret");
     let secret = match (world.given)("JWT_SECRET")? {
         Some(given) => given,
-        None => text(&kept, "jwt_secret")?.unwrap_or_else(|| (world.random)(48)),
+        None => match text(&kept, "jwt_secret")? {
+            Some(kept) => kept,
+            None => {
+                if world.place == Place::Open {
+                    warnings.push(
+                        "JWT_SECRET was not given, so one was made; it is on this volume only, and a machine that takes over \
+                         without it makes another, which no key of today fits: `supafly keys` shows it, keep it as JWT_SECRET"
+                            .to_owned(),
+                    );
+                }
+                (world.random)(48)
+            }
+        },
     };
     fits(&secret)?;
     if known::is_jwt_secret(&secret) {

@@ -17,9 +17,7 @@ mod keys;
 mod known;
 mod readers;
 
-pub use readers::{
-    ForPooler, ForPostgrest, ForSetup, Keys, pooler, postgres_password, postgrest, root, setup,
-};
+pub use readers::{ForPooler, ForPostgrest, Keys, keys, pooler, postgrest, superuser};
 
 use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
@@ -125,8 +123,10 @@ fn stack(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let world = World { given: &|name| given(env, name), random: &random_text, now, place };
     let (all, mut warnings) = keys::settle(kept, &world)?;
-    let superuser = given(env, "POSTGRES_PASSWORD")?.map(Secret::new).or_else(|| postgres_password(settings));
-    if let Some(password) = superuser {
+    let believed = given(env, "POSTGRES_PASSWORD")?
+        .map(Secret::new)
+        .map_or_else(|| superuser(&settings.data), |p| Ok(Some(p)))?;
+    if let Some(password) = &believed {
         keys::password_fits("POSTGRES_PASSWORD", password.reveal(), place, &mut warnings)?;
     }
     for warning in warnings {
@@ -137,8 +137,12 @@ fn stack(
         write(&settings.secret(name), text.as_bytes(), 0o400, owner)
     };
     save("keys.json", &all, Owner::us())?;
-    let of_setup = ["authenticator", "pgbouncer", "supabase_admin", "jwt_secret"];
-    save("setup.json", &keys::part(&all, &of_setup), postgres)?;
+    // Not what signs tokens: a superuser of the database can read this file, and no service of the database needs it.
+    let mut of_setup = keys::part(&all, &["authenticator", "pgbouncer", "supabase_admin"]);
+    if let Some(password) = &believed {
+        of_setup.insert(POSTGRES.to_owned(), password.reveal().into());
+    }
+    save("setup.json", &of_setup, postgres)?;
     // A machine whose service files know no such role need not have its user.
     match if root { user(REST) } else { Ok(Owner::us()) } {
         Ok(rest) => {

@@ -6,17 +6,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// For `setup`, which sets them on each of its runs: the passwords of database roles.
-#[derive(Clone, Debug, Deserialize)]
-#[allow(missing_docs, reason = "each is the password of the database role of its name")]
-pub struct ForSetup {
-    pub authenticator: Secret,
-    pub pgbouncer: Secret,
-    pub supabase_admin: Secret,
-    /// What API keys and users' tokens are signed with.
-    pub jwt_secret: Secret,
-}
-
 /// For PostgREST.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ForPostgrest {
@@ -48,18 +37,10 @@ pub struct Keys {
     pub jwt_expiry: u64,
 }
 
-/// The file of `setup`.
-///
-/// # Errors
-/// 78 when it is missing, is not for us, or holds something else.
-pub fn setup(settings: &Settings) -> Result<ForSetup, Failure> {
-    read(&settings.secret("setup.json"))
-}
-
 /// The file of `postgrest`.
 ///
 /// # Errors
-/// As [`setup`].
+/// 78 when it is missing, is not for us, or holds something else.
 pub fn postgrest(settings: &Settings) -> Result<ForPostgrest, Failure> {
     read(&settings.secret("postgrest.json"))
 }
@@ -67,23 +48,34 @@ pub fn postgrest(settings: &Settings) -> Result<ForPostgrest, Failure> {
 /// The file of `pooler`.
 ///
 /// # Errors
-/// As [`setup`].
+/// As [`postgrest`].
 pub fn pooler(settings: &Settings) -> Result<ForPooler, Failure> {
     read(&settings.secret("pooler.json"))
 }
 
-/// The file of root.
+/// The file of root, on the volume `data`.
 ///
 /// # Errors
-/// As [`setup`].
-pub fn root(settings: &Settings) -> Result<Keys, Failure> {
-    read(&settings.secret("keys.json"))
+/// As [`postgrest`].
+pub fn keys(data: &Path) -> Result<Keys, Failure> {
+    read(&directory(data).join("keys.json"))
 }
 
-/// The password of the database's superuser, where this machine knows it.
-#[must_use]
-pub fn postgres_password(settings: &Settings) -> Option<Secret> {
-    std::fs::read_to_string(settings.secret("postgres-password")).ok().map(Secret::new)
+/// The password of the database's superuser, where this machine (its volume is `data`) knows it.
+///
+/// # Errors
+/// 78 when it is there and cannot be read.
+pub fn superuser(data: &Path) -> Result<Option<Secret>, Failure> {
+    let path = directory(data).join("postgres-password");
+    match std::fs::read_to_string(&path) {
+        Ok(password) => Ok(Some(Secret::new(password))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::config(format!("{}: cannot be read: {e}; as root?", path.display()))),
+    }
+}
+
+fn directory(data: &Path) -> std::path::PathBuf {
+    data.join("supafly").join("secrets")
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {

@@ -175,11 +175,15 @@ fn position(text: &str, from: usize, e: &tokio_postgres::Error) -> Option<(usize
 }
 
 async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Option<Row>, Failure> {
+    let mut differs = false;
     match passwords::read(settings)? {
         Some(given) => {
-            let set = passwords::apply(session, &given).await?;
+            let set = passwords::apply(session, &given.roles).await?;
             if set > 0 {
-                tracing::info!("{set} of {} passwords of roles were set", given.len());
+                tracing::info!("{set} of {} passwords of roles were set", given.roles.len());
+            }
+            if let Some(believed) = &given.superuser {
+                differs = passwords::differs(session, believed).await?;
             }
         }
         None => tracing::warn!(
@@ -189,7 +193,13 @@ async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Op
     }
     let without = passwords::without(session).await?;
     if without.is_empty() {
-        return Ok(None);
+        // A password is its owner's to change: no fault of the machine.
+        return Ok(differs.then(|| {
+            let said = "the database role postgres has another password than `supafly keys` shows: set that one by \
+                        `alter role postgres password …`, or give the right one as POSTGRES_PASSWORD";
+            tracing::warn!("passwords: {said}");
+            row("passwords", "ok", said)
+        }));
     }
     let said = format!("without one, so nobody can log in as them: {}", without.join(", "));
     tracing::warn!("passwords: {said}");

@@ -4,7 +4,7 @@
 //! for that one transaction. What already fits is left alone, so nothing is written where nothing has changed.
 
 use super::scram;
-use super::session::{Session, sql};
+use super::session::{Session, USER, sql};
 use crate::config::{Secret, Settings};
 use crate::exit::Failure;
 use crate::failpoint;
@@ -33,8 +33,17 @@ const QUIET: &str = "set local log_statement = 'none'; set local log_min_error_s
      set local auto_explain.log_min_duration = -1; set local pg_stat_statements.track = 'none'; \
      set local pg_stat_statements.track_utility = off";
 
-/// What the file gives, by role; no file is `None`.
-pub(super) fn read(settings: &Settings) -> Result<Option<BTreeMap<String, Secret>>, Failure> {
+/// What the file holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given {
+    /// To be set, by role.
+    pub(super) roles: BTreeMap<String, Secret>,
+    /// What this machine believes the superuser's to be. It is the cluster's and its owner's affair, so it is compared only.
+    pub(super) superuser: Option<Secret>,
+}
+
+/// What is given; no file is `None`.
+pub(super) fn read(settings: &Settings) -> Result<Option<Given>, Failure> {
     let path = settings.own().join("secrets").join("setup.json");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -48,22 +57,19 @@ pub(super) fn read(settings: &Settings) -> Result<Option<BTreeMap<String, Secret
             path.display()
         ))
     })?;
-    let mut passwords = BTreeMap::new();
+    let mut given = Given::default();
     for (name, value) in all {
-        // The key that signs tokens is not put into the database: every role that runs SQL could read a setting there,
-        // and make itself service_role with it.
-        if name == "jwt_secret" {
-            continue;
-        }
-        if !ROLES.contains(&name.as_str()) {
+        if name == USER {
+            given.superuser = Some(Secret::new(value));
+        } else if !ROLES.contains(&name.as_str()) {
             tracing::warn!("{}: `{name}` is no role that is given a password here", path.display());
         } else if value.is_empty() {
             return Err(Failure::config(format!("{}: the password of `{name}` is empty", path.display())));
         } else {
-            passwords.insert(name, Secret::new(value));
+            given.roles.insert(name, Secret::new(value));
         }
     }
-    Ok(Some(passwords))
+    Ok(Some(given))
 }
 
 /// Gives each role its password, in one transaction; says how many were changed.
@@ -96,6 +102,14 @@ pub(super) async fn apply(
     Ok(given)
 }
 
+/// Whether the superuser's password is another one than this machine believes.
+pub(super) async fn differs(session: &Session, believed: &Secret) -> Result<bool, Failure> {
+    let question = "select rolpassword from pg_catalog.pg_authid where rolname = $1";
+    let row = session.client.query_one(question, &[&USER]).await;
+    let stored: Option<String> = row.map_err(|e| sql("look at passwords", &e))?.get(0);
+    Ok(!stored.is_some_and(|stored| scram::fits(&stored, believed.reveal())))
+}
+
 /// Those that services log in as, and that have no password.
 pub(super) async fn without(session: &Session) -> Result<Vec<String>, Failure> {
     let question = "select rolname::text from pg_catalog.pg_authid where rolname = any ($1) and rolpassword is null \
@@ -117,10 +131,11 @@ mod tests {
         std::fs::create_dir_all(settings.own().join("secrets")).unwrap();
         assert!(read(&settings).unwrap().is_none());
         let path = settings.own().join("secrets/setup.json");
-        std::fs::write(&path, r#"{"authenticator": "hunter2", "jwt_secret": "s", "postgres": "x"}"#).unwrap();
+        std::fs::write(&path, r#"{"authenticator": "hunter2", "nobody": "s", "postgres": "hunter3"}"#)
+            .unwrap();
         let read_back = read(&settings).unwrap().unwrap();
-        assert_eq!(read_back.keys().collect::<Vec<_>>(), ["authenticator"]);
-        assert!(!format!("{read_back:?}").contains("hunter2"));
+        assert_eq!(read_back.roles.keys().collect::<Vec<_>>(), ["authenticator"]);
+        assert!(read_back.superuser.is_some() && !format!("{read_back:?}").contains("hunter"));
         for wrong in [r#"{"authenticator": "hunter2""#, r#"{"authenticator": {"a": "hunter2"}}"#] {
             std::fs::write(&path, wrong).unwrap();
             let e = read(&settings).unwrap_err();

@@ -133,6 +133,7 @@ impl Cluster {
             archive: conf::Archive::Off,
             floors: Floors::default(),
             volume: 10 << 30,
+            preload: supafly::postgres::bin::find(&settings).unwrap().libraries(conf::PRELOAD),
         };
         let account = Account::named("postgres").unwrap();
         let users = hba::Users {

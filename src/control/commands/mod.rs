@@ -28,6 +28,24 @@ fn ask(run: &Path) -> Result<(Status, serde_json::Value), ClientError> {
     Ok((status, value))
 }
 
+/// The services that are absent, by name.
+///
+/// # Errors
+/// There is no supervisor, or it does not answer.
+pub fn absent(run: &Path) -> Result<Vec<String>, Failure> {
+    let (status, _) = ask(run).map_err(|e| Failure::gave_up(e.to_string()))?;
+    let absent = |s: crate::status::ServiceStatus| (s.state == "absent").then_some(s.name);
+    Ok(status.services.into_iter().filter_map(absent).collect())
+}
+
+/// Prints an answer of another module's, as these commands print theirs.
+///
+/// # Errors
+/// It cannot be written; a reader that has enough is no failure.
+pub fn print_all(text: &str) -> Result<(), Failure> {
+    print(text).map(drop)
+}
+
 /// Whether somebody still reads what we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
