@@ -32,17 +32,37 @@ rm -rf "$home/services"
 cp -R services "$home/services"
 chmod -R u=rwX,go=rX "$home/services"
 
-# The port is chosen once and kept, so that what a client was told stays true.
-port_file=$home/port
+# A port is chosen once and kept, so that what a client was told stays true. 54321 is kept for the gateway to come.
 free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-if [ ! -s "$port_file" ]; then
-  port=54322
-  until free "$port"; do port=$((port + 1)); done
-  [ "$port" = 54322 ] || say "port 54322 is taken; this database gets $port and keeps it"
-  echo "$port" > "$port_file"
+ours=" 54321 "
+choose() { # choose WHAT DEFAULT FILE: leaves it in $chosen
+  local file=$home/$3
+  if [ -s "$file" ]; then
+    chosen=$(cat "$file")
+    free "$chosen" || die "port $chosen ($1) is in use: is another \`make dev\` running? (or write another number to $file)"
+  else
+    chosen=$2
+    until [[ $ours != *" $chosen "* ]] && free "$chosen"; do chosen=$((chosen + 1)); done
+    [ "$chosen" = "$2" ] || say "port $2 is taken; $1 gets $chosen and keeps it"
+    echo "$chosen" > "$file"
+  fi
+  ours+="$chosen "
+}
+choose database 54322 port && port=$chosen
+choose "the pooler" 54329 port-pooler && pooler_port=$chosen
+choose "the pooler's session mode" 54330 port-session && session_port=$chosen
+choose PostgREST 54331 port-rest && rest_port=$chosen
+choose "PostgREST's admin port" 54332 port-rest-admin && rest_admin_port=$chosen
+
+# Its user cannot look below a 0700 home.
+if [ -z "${SUPAFLY_POSTGREST:-}" ]; then
+  SUPAFLY_POSTGREST=$(command -v postgrest || echo "$home/postgrest")
+  if [ "$SUPAFLY_POSTGREST" = "$home/postgrest" ] && [ ! -x "$home/postgrest" ]; then
+    if scripts/parts/postgrest.sh; then install -m 0755 "$SUPAFLY_CACHE/bin/postgrest" "$home/postgrest"
+    else say "there is no PostgREST; everything else runs"; fi
+  fi
+  export SUPAFLY_POSTGREST
 fi
-port=$(cat "$port_file")
-free "$port" || die "port $port is in use: is another \`make dev\` running? (or write another number to $port_file)"
 
 # The engine takes minutes to build; nothing waits for it, and keeper takes the first backup when it is there.
 if [ -z "${SUPAFLY_WALG:-}" ]; then
@@ -62,6 +82,9 @@ fi
 
 export SUPAFLY_SERVICES=$home/services SUPAFLY_DATA=$home/data SUPAFLY_RUN=$home/run SUPAFLY_PG_PORT=$port
 export SUPAFLY_STORE=${SUPAFLY_STORE:-file://$home/store} SUPAFLY_TAKEOVER=${SUPAFLY_TAKEOVER:-auto}
+export SUPAFLY_POOLER_PORT=$pooler_port SUPAFLY_POOLER_SESSION_PORT=$session_port
+export SUPAFLY_POOLER_LISTEN=${SUPAFLY_POOLER_LISTEN:-127.0.0.1}
+export SUPAFLY_POSTGREST_PORT=$rest_port SUPAFLY_POSTGREST_ADMIN_PORT=$rest_admin_port
 export SUPAFLY_AUTO_EXPOSE=${SUPAFLY_AUTO_EXPOSE:-on}
 export SUPAFLY_PG_LISTEN=${SUPAFLY_PG_LISTEN:-127.0.0.1} SUPAFLY_LOG_FORMAT=${SUPAFLY_LOG_FORMAT:-text}
 # Whichever ports are free: `status` and the message below say which, so that two of these never fight.
@@ -75,8 +98,20 @@ us=$$
     kill -0 "$us" 2>/dev/null || exit 0
     sleep 0.1
   done
+  # Clients can be served by the database now; the pooler and PostgREST need a moment more, or never come.
+  for _ in $(seq 100); do
+    "$home/supafly" status --json | grep -qE '"state": "(waiting|starting)"' || break
+    sleep 0.1
+  done
   address() { "$home/supafly" status --json | sed -n "s/.*\"$1_address\": \"\(.*\)\".*/\1/p"; }
-  printf '\nsupafly: ready\n  psql    psql -h %s -p %s -U postgres\n  page    http://%s/ (health: http://%s/health/ready)\n  status  SUPAFLY_RUN=%s %s status\n\n' \
-    "$SUPAFLY_RUN/postgres" "$port" "$(address private)" "$(address health)" "$SUPAFLY_RUN" "$home/supafly" >&2
+  {
+    printf '\nsupafly: ready\n  psql    psql -h %s -p %s -U postgres\n' "$SUPAFLY_RUN/postgres" "$port"
+    "$home/supafly" status -o env --override-name DB_URL=database --override-name POOLER_URL=pooler \
+      --override-name REST_URL=rest 2>/dev/null | sed -n 's/^\(database\|pooler\|rest\)="\(.*\)"$/\1 \2/p' |
+      sed 's#\(://[^:]*\):[^@]*@#\1:…@#' | while read -r name url; do printf '  %-7s %s\n' "$name" "$url"; done
+    printf '  page    http://%s/ (health: http://%s/health/ready)\n' "$(address private)" "$(address health)"
+    printf '  keys    SUPAFLY_RUN=%s %s keys\n' "$SUPAFLY_RUN" "$home/supafly"
+    printf '  status  SUPAFLY_RUN=%s %s status\n\n' "$SUPAFLY_RUN" "$home/supafly"
+  } >&2
 ) & )
 exec "$home/supafly" run

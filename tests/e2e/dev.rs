@@ -79,7 +79,9 @@ fn make_dev_says_what_it_chose_stops_on_ctrl_c_and_goes_on_with_the_data() {
         "archive file://",
         "port ",
         "psql    psql -h ",
+        "database postgresql://postgres:…@127.0.0.1:",
         "page    http://127.0.0.1:",
+        "keys    SUPAFLY_RUN=",
         "status  SUPAFLY_RUN=",
     ] {
         assert!(said.contains(word), "`{word}` is not said:\n{said}");

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod bad_input;
 mod copied;
 mod dev;
