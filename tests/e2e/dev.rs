@@ -73,8 +73,11 @@ impl Drop for Dev {
 fn make_dev_says_what_it_chose_stops_on_ctrl_c_and_goes_on_with_the_data() {
     let dir = open_directory();
     let home = dir.path().join("dev");
+    // Ours, or somebody else's already: taken either way.
+    let taken = std::net::TcpListener::bind("127.0.0.1:54322");
     let (dev, said, _) = Dev::start(&home);
     for word in [
+        "port 54322 is taken; database gets ",
         "data ",
         "archive file://",
         "port ",
@@ -101,6 +104,7 @@ fn make_dev_says_what_it_chose_stops_on_ctrl_c_and_goes_on_with_the_data() {
     };
     sql("create table kept as select 42 as answer");
     dev.interrupt();
+    drop(taken);
     let (dev, _, took) = Dev::start(&home);
     assert_eq!(sql("table kept").trim(), "42");
     assert_eq!(std::fs::read_to_string(home.join("port")).unwrap().trim(), port);
