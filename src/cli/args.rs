@@ -135,6 +135,9 @@ pub(super) enum Command {
         #[arg(long)]
         alive: bool,
     },
+    /// Role: PostgREST, as the settings say
+    #[command(hide = true)]
+    Postgrest,
     /// Role: health routes, status, metrics and page over HTTP
     #[command(hide = true)]
     Web,
