@@ -79,7 +79,8 @@ fn a_new_table_answers_over_rest_and_graphql_under_row_security_without_a_hand()
              grant execute on function public.who() to anon, authenticated",
         )
         .unwrap();
-    let who = soon(200, "the new function", || call(ports.api, "POST", "/rpc/who", Some(&ann), Some(&json!({}))));
+    let who =
+        soon(200, "the new function", || call(ports.api, "POST", "/rpc/who", Some(&ann), Some(&json!({}))));
     assert_eq!(who.json(), json!(format!("authenticated {ANN}")));
     let who = call(ports.api, "POST", "/rpc/who", Some(&keys.anon), Some(&json!({})));
     assert_eq!(who.json(), json!("anon nobody"));
@@ -168,10 +169,10 @@ fn its_secrets_are_in_its_own_file_and_nowhere_else() {
     let rendered = fs::read_to_string(&path).unwrap();
     let shown = machine.supafly(&["status", "--json"]).stdout;
     let check = machine.supafly(&["check"]).stdout;
-    let base64 = rendered.lines().find_map(|l| l.strip_prefix("jwt-secret = ")).unwrap().trim_matches('"').to_owned();
-    let said = machine.wait("its log of what it refused", |m| {
-        Some(m.log()).filter(|log| log.contains("GET /nothing"))
-    });
+    let base64 =
+        rendered.lines().find_map(|l| l.strip_prefix("jwt-secret = ")).unwrap().trim_matches('"').to_owned();
+    let said = machine
+        .wait("its log of what it refused", |m| Some(m.log()).filter(|log| log.contains("GET /nothing")));
     for (place, text) in [
         ("argv", argv),
         ("environment", environ),
@@ -191,7 +192,8 @@ fn its_secrets_are_in_its_own_file_and_nowhere_else() {
     let line = |needle: &str| {
         let log = machine.log();
         let line = log.lines().find(|l| l.contains("\"postgrest\"") && l.contains(needle)).map(str::to_owned);
-        serde_json::from_str::<serde_json::Value>(&line.unwrap_or_else(|| panic!("no `{needle}` in {log}"))).unwrap()
+        serde_json::from_str::<serde_json::Value>(&line.unwrap_or_else(|| panic!("no `{needle}` in {log}")))
+            .unwrap()
     };
     let refused = line("GET /nothing");
     assert_eq!((&refused["level"], &refused["stream"]), (&json!("warn"), &json!("stdout")), "{refused}");

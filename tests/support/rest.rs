@@ -147,4 +147,3 @@ pub(crate) fn leader(machine: &Machine, program: &str) -> Option<u32> {
     }
     None
 }
-
