@@ -101,8 +101,8 @@ async fn questions(client: &Client, settings: &Settings) -> Result<Found, Troubl
                 format!("select exists (select from pg_catalog.pg_namespace where nspname = '{literal}')");
             if text(client, &there).await? != "t" {
                 return Err(Trouble::Lasting(format!(
-                    "there is no schema `{name}` in the database, which {named} names: create it, or leave it out; \
-                     until then PostgREST would never be ready"
+                    "{named}: there is no schema `{name}` in the database: create it, or leave it out; until then \
+                     PostgREST would never be ready"
                 )));
             }
         }

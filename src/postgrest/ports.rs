@@ -18,15 +18,17 @@ pub(super) fn free(listen: &str, port: u16, variable: &str) -> Result<(), Failur
         match e.kind() {
             ErrorKind::AddrInUse => {
                 return Err(Failure::gave_up(format!(
-                    "port {port} is taken ({address}): stop whoever has it, or set {variable}"
+                    "{variable}: port {port} is taken ({address}): stop whoever has it, or set another port"
                 )));
             }
             ErrorKind::PermissionDenied => {
-                return Err(Failure::config(format!("port {port} needs root: set {variable} above 1023")));
+                return Err(Failure::config(format!(
+                    "{variable}: port {port} needs root: set one above 1023"
+                )));
             }
             ErrorKind::AddrNotAvailable if !address.is_unspecified() => {
                 return Err(Failure::gave_up(format!(
-                    "this machine has no address {address} (yet): SUPAFLY_POSTGREST_LISTEN names it"
+                    "SUPAFLY_POSTGREST_LISTEN: this machine has no address {address} (yet)"
                 )));
             }
             // A machine without IPv6: PostgREST's own affair.
