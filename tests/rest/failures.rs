@@ -110,7 +110,7 @@ fn not_installed_it_is_absent_and_one_that_vanishes_comes_back_with_its_program(
     answers(&mut machine, ports);
     fs::rename(&program, dir.path().join("away")).unwrap();
     kill(pid(&machine), Signal::SIGKILL).unwrap();
-    let row = wait_why(&mut machine, &format!("there is no program `{}`", program.display()));
+    wait_why(&mut machine, &format!("there is no program `{}`", program.display()));
     assert_eq!(machine.sql("select 1").unwrap(), [["1"]]);
     fs::rename(dir.path().join("away"), &program).unwrap();
     wait_state(&mut machine, "postgrest", &["ready"]);

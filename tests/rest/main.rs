@@ -14,4 +14,5 @@ mod support;
 
 mod failures;
 mod js;
+mod outages;
 mod rows;
