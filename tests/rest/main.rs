@@ -15,4 +15,5 @@ mod support;
 mod failures;
 mod js;
 mod outages;
+mod project;
 mod rows;
