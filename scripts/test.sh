@@ -12,6 +12,11 @@ if [ -z "${SUPAFLY_WALG:-}" ]; then
     say "the backup engine under test is wal-rus, which stands in for wal-g (on no package registry); SUPAFLY_WALG names another"
   fi
 fi
-say "backup engine: $SUPAFLY_WALG; S3 server: ${SUPAFLY_TEST_S3:-$SUPAFLY_VERSITYGW}"
+if [ -z "${SUPAFLY_POSTGREST:-}" ]; then
+  SUPAFLY_POSTGREST=$(command -v postgrest || echo "$SUPAFLY_CACHE/bin/postgrest")
+  export SUPAFLY_POSTGREST
+fi
+export SUPAFLY_SUPABASE_JS=${SUPAFLY_SUPABASE_JS:-$SUPAFLY_CACHE/supabase-js}
+say "backup engine: $SUPAFLY_WALG; S3 server: ${SUPAFLY_TEST_S3:-$SUPAFLY_VERSITYGW}; REST API: $("$SUPAFLY_POSTGREST" --version)"
 cargo build --locked --all-targets
 cargo test --locked "$@"

@@ -9,7 +9,8 @@ use crate::exit::{Exit, Failure};
 use crate::pooler::probe::Asked;
 use crate::supervisor::Setting;
 use crate::{
-    archive, facts, keeper, owner, pooler, postgres, secrets, setup, supervisor, telemetry, walg, web,
+    archive, facts, keeper, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry, walg,
+    web,
 };
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
@@ -100,6 +101,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::PoolerReady { mode, alive } => {
             pooler::probe::run(&settings, mode.mode(), if alive { Asked::Alive } else { Asked::Ready })
         }
+        Command::Postgrest => role(&settings, postgrest::run),
         Command::Web => role(&settings, web::run),
     }
 }
@@ -126,6 +128,7 @@ fn run_args(
         "pg_bin".to_owned(),
         pg_bin.unwrap_or_else(|| "/usr/lib/postgresql/bin".into()).display().to_string(),
     );
+    variables.insert("postgrest".to_owned(), postgrest::program(settings).display().to_string());
     variables.extend(pooler::choice::variables(settings));
     // The roles read their settings themselves: they must read the same file.
     let mut environment = facts::environment();

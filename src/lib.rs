@@ -2,7 +2,8 @@
 //!
 //! `supafly run` is a small, generic supervisor ([`supervisor`], [`os`], [`control`], deciding in [`state`] and
 //! [`plan`]); everything else is a role of the same binary, run as an ordinary service from `services/*.toml`
-//! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`], [`setup`], [`pooler`], [`web`]). `ARCHITECTURE.md` has the picture.
+//! ([`secrets`], [`owner`], [`keeper`], [`postgres`], [`restore`], [`setup`], [`pooler`], [`postgrest`], [`web`]).
+//! `ARCHITECTURE.md` has the picture.
 
 pub mod access;
 pub mod archive;
@@ -18,6 +19,7 @@ pub mod owner;
 pub mod plan;
 pub mod pooler;
 pub mod postgres;
+pub mod postgrest;
 pub mod probe;
 pub mod restore;
 pub mod secrets;

@@ -47,6 +47,7 @@ const PURE_FILES: &[&str] = &[
     "setup/scram.rs",
     "setup/steps.rs",
     "pooler/render.rs",
+    "postgrest/render.rs",
     "pooler/secrets.rs",
     "pooler/supavisor/environment.rs",
     "web/routes.rs",
@@ -118,8 +119,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     // What it shows is the status, so it is the one role that knows its shape.
     map.insert("web", vec!["config", "control", "exit", "facts", "spec", "status", "web"]);
     map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres"]);
+    map.insert("postgrest", vec!["config", "exit", "facts", "os", "secrets"]);
     map.insert("facts", vec!["config", "exit"]);
-    map.insert("cli", pid1.iter().chain(roles.iter()).chain(&["setup", "web"]).copied().collect());
+    map.insert(
+        "cli",
+        pid1.iter().chain(roles.iter()).chain(&["setup", "postgrest", "web"]).copied().collect(),
+    );
     map.insert("main", vec!["cli"]);
     map.insert("lib", vec![]);
     map

@@ -7,3 +7,4 @@ cd "$(dirname "$0")"
 ./versitygw.sh
 [ -n "${SUPAFLY_WALG:-}" ] || command -v wal-g >/dev/null || ./walrus.sh
 [ -n "${SUPAFLY_POSTGREST:-}" ] || command -v postgrest >/dev/null || ./postgrest.sh
+./supabase-js.sh

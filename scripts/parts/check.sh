@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What must be here before anything else: Rust, Go and npm. Names what lacks and how to get it, all at once.
+# What must be here before anything else: Rust, Go, Node and npm. Names what lacks and how to get it, all at once.
 set -euo pipefail
 missing=()
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
@@ -11,6 +11,7 @@ fi
 if [ -z "$go" ] || ! at_least "$go" 1.26; then
   missing+=("Go 1.26 or newer (found: ${go:-none}): unpack the release archive of the Go project and put its bin on PATH")
 fi
+command -v node >/dev/null || missing+=("Node 20 or newer: \`apt-get install nodejs\`, or unpack the release archive of the Node project and put its bin on PATH")
 command -v npm >/dev/null || missing+=("npm: \`apt-get install npm\`")
 if [ ${#missing[@]} -gt 0 ]; then
   echo "supafly: something lacks:" >&2

@@ -154,6 +154,9 @@ over on a new volume makes new ones, unless they are given to it.")]
         #[arg(long)]
         alive: bool,
     },
+    /// Role: PostgREST, as the settings say
+    #[command(hide = true)]
+    Postgrest,
     /// Role: health routes, status, metrics and page over HTTP
     #[command(hide = true)]
     Web,

@@ -4,11 +4,13 @@
 //! setting has one row in [`TABLE`], which is also what `supafly check` prints and what the documentation is made from.
 //! All problems are reported at once.
 
+mod rest;
 mod table;
 #[cfg(test)]
 mod tests;
 mod values;
 
+pub use rest::Rest;
 pub use table::{Row, TABLE};
 pub use values::{Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, Takeover};
 
@@ -43,6 +45,7 @@ pub struct Settings {
     pub web_private: Listen,
     pub walg: Option<PathBuf>,
     pub postgrest: Option<PathBuf>,
+    pub rest: Rest,
     pub pgbouncer: Option<PathBuf>,
     pub supavisor: Option<PathBuf>,
     pub pooler: Pooler,
@@ -123,6 +126,7 @@ impl Settings {
             web_private: get.text("web_private", get.default("web_private"), parse_listen),
             walg: get.optional("walg"),
             postgrest: get.optional("postgrest"),
+            rest: Rest::read(&mut get),
             pgbouncer: get.optional("pgbouncer"),
             supavisor: get.optional("supavisor"),
             auto_expose: get.text("auto_expose", "off", parse_switch),
@@ -179,6 +183,12 @@ impl Settings {
     #[must_use]
     pub fn keeper_socket(&self) -> PathBuf {
         self.run.join("keeper").join("keeper.sock")
+    }
+
+    /// PostgREST's rendered configuration, made by `secrets` for its user alone.
+    #[must_use]
+    pub fn rest_dir(&self) -> PathBuf {
+        self.run.join("postgrest")
     }
 
     /// Directory of Postgres's Unix socket.
@@ -239,7 +249,7 @@ macro_rules! from_default {
 from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
-    Listen => Listen::Off, bool => false, Pooler => Pooler::Off,
+    Listen => Listen::Off, bool => false, Pooler => Pooler::Off, Vec<String> => Vec::new(), Option<u32> => None,
 }
 
 impl Settings {
@@ -261,7 +271,7 @@ impl Settings {
             LogFormat::Json => "json",
             LogFormat::Text => "text",
         };
-        [
+        let first = [
             ("services", self.services.display().to_string()),
             ("data", self.data.display().to_string()),
             ("run", self.run.display().to_string()),
@@ -282,6 +292,8 @@ impl Settings {
             ("web_private", self.web_private.to_string()),
             ("walg", path(&self.walg)),
             ("postgrest", path(&self.postgrest)),
+        ];
+        let last = [
             ("pgbouncer", path(&self.pgbouncer)),
             ("supavisor", path(&self.supavisor)),
             ("pooler", pooler.to_owned()),
@@ -290,7 +302,7 @@ impl Settings {
             ("pooler_session_port", self.pooler_session_port.to_string()),
             ("auto_expose", if self.auto_expose { "on" } else { "off" }.to_owned()),
             ("migrations", path(&self.migrations)),
-        ]
-        .into_iter()
+        ];
+        first.into_iter().chain(self.rest.shown()).chain(last)
     }
 }

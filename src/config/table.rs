@@ -58,6 +58,38 @@ pub const TABLE: &[Row] = &[
     ),
     row("walg", "SUPAFLY_WALG", "wal-g, else walrus, from PATH", "the backup engine"),
     row("postgrest", "SUPAFLY_POSTGREST", "postgrest from PATH", "PostgREST"),
+    row(
+        "postgrest_listen",
+        "SUPAFLY_POSTGREST_LISTEN",
+        "127.0.0.1",
+        "PostgREST's address, or * for all; its admin port stays on loopback from version 13 on",
+    ),
+    row("postgrest_port", "SUPAFLY_POSTGREST_PORT", "3000", "PostgREST's port"),
+    row(
+        "postgrest_admin_port",
+        "SUPAFLY_POSTGREST_ADMIN_PORT",
+        "3001",
+        "PostgREST's port for questions about itself",
+    ),
+    row(
+        "postgrest_schemas",
+        "SUPAFLY_POSTGREST_SCHEMAS",
+        "public,graphql_public",
+        "schemas that the API shows, the first one by default; all must be there",
+    ),
+    row(
+        "postgrest_search_path",
+        "SUPAFLY_POSTGREST_SEARCH_PATH",
+        "public,extensions",
+        "schemas that the API's statements find besides; all must be there",
+    ),
+    row("postgrest_max_rows", "SUPAFLY_POSTGREST_MAX_ROWS", "1000", "rows in one answer at most, or off"),
+    row(
+        "postgrest_pool",
+        "SUPAFLY_POSTGREST_POOL",
+        "auto",
+        "PostgREST's connections; auto: a sixth of max_connections, 4 to 20",
+    ),
     row("pgbouncer", "SUPAFLY_PGBOUNCER", "pgbouncer from PATH", "PgBouncer"),
     row(
         "supavisor",

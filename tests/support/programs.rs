@@ -34,7 +34,7 @@ pub(crate) fn programs() -> &'static Path {
     })
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let unlinked = fs::copy(from, to).unwrap_or_else(|e| panic!("{}: {e}: run `make test`", from.display()));
     assert!(unlinked > 0, "{} is empty", from.display());
     fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
