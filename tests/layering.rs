@@ -42,6 +42,8 @@ const PURE_FILES: &[&str] = &[
     "secrets/keys.rs",
     "secrets/known.rs",
     "store/classify.rs",
+    "access/render.rs",
+    "access/values.rs",
     "setup/ledger.rs",
     "setup/scan.rs",
     "setup/scram.rs",
@@ -120,10 +122,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     map.insert("web", vec!["config", "control", "exit", "facts", "spec", "status", "web"]);
     map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres"]);
     map.insert("postgrest", vec!["config", "exit", "facts", "os", "secrets"]);
+    map.insert("access", vec!["config", "control", "exit", "pooler", "postgrest", "secrets"]);
     map.insert("facts", vec!["config", "exit"]);
     map.insert(
         "cli",
-        pid1.iter().chain(roles.iter()).chain(&["setup", "postgrest", "web"]).copied().collect(),
+        pid1.iter().chain(roles.iter()).chain(&["access", "setup", "postgrest", "web"]).copied().collect(),
     );
     map.insert("main", vec!["cli"]);
     map.insert("lib", vec![]);

@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::exit::Failure;
 use crate::pooler::{self, choice};
+use crate::postgrest;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,7 @@ impl Endpoints {
             data: settings.data.clone(),
             database: (!settings.pg_listen.is_empty()).then(|| at(&settings.pg_listen, settings.pg_port)),
             pooler,
-            rest: None,
+            rest: postgrest::installed(settings).then(|| at(&settings.rest.listen, settings.rest.port)),
         }
     }
 
@@ -86,12 +87,13 @@ impl Endpoints {
     /// Nothing has booted with this run directory; or the file is damaged.
     pub fn read(run: &Path) -> Result<Endpoints, Failure> {
         let path = Endpoints::path(run);
-        let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Failure::gave_up(format!(
-                "{}: not there: no machine has booted with this run directory (SUPAFLY_RUN names another)",
-                path.display()
-            )),
-            _ => Failure::gave_up(format!("{}: cannot be read: {e}", path.display())),
+        let text = std::fs::read(&path).map_err(|e| {
+            let what_to_do = if e.kind() == std::io::ErrorKind::NotFound {
+                "no machine has booted with this run directory (SUPAFLY_RUN names another)"
+            } else {
+                "`supafly restart secrets` writes it anew"
+            };
+            Failure::gave_up(format!("{}: cannot be read: {e}; {what_to_do}", path.display()))
         })?;
         serde_json::from_slice(&text).map_err(|e| {
             Failure::gave_up(format!("{}: {e}; `supafly restart secrets` writes it anew", path.display()))

@@ -62,9 +62,9 @@ fn show(endpoints: &Endpoints, format: Format, shown: &Shown) -> Result<Exit, Fa
     let keys = secrets::keys(&endpoints.data)?;
     let password = secrets::superuser(&endpoints.data)?;
     if password.is_none() {
-        eprintln!(
-            "supafly: the password of the database role postgres is not known here (the cluster was made elsewhere): \
-             give it as POSTGRES_PASSWORD, or set a new one with `alter role postgres password …`"
+        commands::aside(
+            "the password of the database role postgres is not known here (the cluster was made elsewhere): give it as \
+             POSTGRES_PASSWORD, or set a new one with `alter role postgres password …`",
         );
     }
     let all = values::values(endpoints, &Secrets { keys, password }, shown.host.as_deref());

@@ -1,13 +1,10 @@
 //! The values, by name, in the order in which they are shown. Pure.
 
 use super::endpoints::{Endpoint, Endpoints};
-use crate::config::Secret;
+use crate::config::{Secret, UNRESERVED};
 use crate::exit::Failure;
 use crate::secrets::Keys;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-/// All but what RFC 3986 calls unreserved.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use percent_encoding::utf8_percent_encode;
 
 /// By the names that Supabase's tool has for them, where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +85,9 @@ pub(super) struct Secrets {
 }
 
 fn url(user: &str, password: Option<&Secret>, at: &Endpoint, host: Option<&str>) -> String {
-    let user = utf8_percent_encode(user, ENCODED);
+    let user = utf8_percent_encode(user, UNRESERVED);
     let password =
-        password.map_or_else(String::new, |p| format!(":{}", utf8_percent_encode(p.reveal(), ENCODED)));
+        password.map_or_else(String::new, |p| format!(":{}", utf8_percent_encode(p.reveal(), UNRESERVED)));
     format!("postgresql://{user}{password}@{}/postgres", authority(at, host))
 }
 

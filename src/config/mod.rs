@@ -12,7 +12,7 @@ mod values;
 
 pub use rest::Rest;
 pub use table::{Row, TABLE};
-pub use values::{Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, Takeover};
+pub use values::{Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, Takeover, UNRESERVED};
 
 use crate::spec::duration;
 use crate::spec::problem::{Problem, Problems};

@@ -93,6 +93,10 @@ pub enum Pooler {
     Off,
 }
 
+/// What must be written with percent signs in a part of a URL: all but what RFC 3986 calls unreserved.
+pub const UNRESERVED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A value that must not be printed. `Debug` and `Display` hide it.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]

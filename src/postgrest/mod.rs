@@ -32,6 +32,12 @@ pub fn program(settings: &Settings) -> PathBuf {
     settings.postgrest.clone().unwrap_or_else(named)
 }
 
+/// Whether it is there to be run.
+#[must_use]
+pub fn installed(settings: &Settings) -> bool {
+    which::which(program(settings)).is_ok()
+}
+
 /// Runs the role: returns only when PostgREST could not be started.
 ///
 /// # Errors

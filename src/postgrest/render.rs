@@ -1,6 +1,7 @@
 //! PostgREST's configuration, from facts. Pure.
 
-use crate::config::Secret;
+use crate::config::{Secret, UNRESERVED};
+use percent_encoding::utf8_percent_encode;
 
 const MIB: u64 = 1 << 20;
 
@@ -123,15 +124,7 @@ pub fn uri(sockets: &std::path::Path, port: u16, password: &Secret) -> Secret {
 }
 
 fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 /// How many connections PostgREST gets where nobody says: a sixth of what Postgres has. With the pooler's three fifths

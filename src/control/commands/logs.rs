@@ -82,7 +82,7 @@ pub fn logs(run: &Path, args: &LogArgs) -> Result<Exit, Failure> {
         let why = "the supervisor hung up: it has too many clients, and the oldest goes first";
         return Err(Failure::gave_up(why));
     }
-    let _ = writeln!(std::io::stderr().lock(), "supafly: the supervisor has gone");
+    super::aside("the supervisor has gone");
     Ok(Exit::Clean)
 }
 

@@ -46,6 +46,12 @@ pub fn print_all(text: &str) -> Result<(), Failure> {
     print(text).map(drop)
 }
 
+/// Says something beside the answer, to whoever reads our standard error.
+pub fn aside(text: &str) {
+    // Nobody there to be told is no reason not to answer.
+    let _ = writeln!(std::io::stderr().lock(), "supafly: {text}");
+}
+
 /// Whether somebody still reads what we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
