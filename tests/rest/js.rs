@@ -58,8 +58,9 @@ fn an_application_with_supabase_js_finds_what_it_knows() {
         )
         .unwrap();
     let keys = Keys::of(&machine);
-    until("the new tables", PATIENCE, || {
-        (call(ports.api, "GET", "/bites", Some(&keys.service), None).code == 200).then_some(())
+    // A table answers before the schema is read anew; a function is found only after it, and with it what belongs together.
+    until("the new schema", PATIENCE, || {
+        (call(ports.api, "GET", "/rpc/whoami", Some(&keys.service), None).code == 200).then_some(())
     });
     let graphql =
         machine.sql("select count(*) from pg_extension where extname = 'pg_graphql'").unwrap() == [["1"]];
