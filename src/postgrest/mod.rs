@@ -78,11 +78,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let mut command = Command::new(&program);
     command.arg(&path).stdin(Stdio::null()).env_clear();
     command.env("GHCRTS", render::runtime_limits(facts::memory(), facts::processors()));
-    for name in KEPT {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    command.envs(facts::environment().into_iter().filter(|(name, _)| KEPT.contains(&name.as_str())));
     let failed = command.exec();
     Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
 }
