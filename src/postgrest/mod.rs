@@ -73,7 +73,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     write(&path, &conf)?;
     tracing::info!(
         version = %format_args!("{}.{}.{}", version.0, version.1, version.2),
-        pool, "PostgREST answers on {}:{}", rest.listen, rest.port
+        pool, "becoming PostgREST, for {}:{}", rest.listen, rest.port
     );
     let mut command = Command::new(&program);
     command.arg(&path).stdin(Stdio::null()).env_clear();

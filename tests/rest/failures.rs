@@ -93,6 +93,20 @@ fn killed_or_hung_it_is_started_again_and_nobody_else_notices() {
 }
 
 #[test]
+fn where_all_is_one_user_without_any_right_it_serves_as_well() {
+    let (mut machine, ports) = with_rest(&[]);
+    machine.boot_unprivileged();
+    machine.wait_ready();
+    answers(&mut machine, ports);
+    kill(pid(&machine), Signal::SIGKILL).unwrap();
+    machine.wait("another process that is ready", |m| {
+        service(m, "postgrest").filter(|row| row["state"] == "ready" && row["restarts"] == 1)
+    });
+    answers(&mut machine, ports);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
 fn not_installed_it_is_absent_and_one_that_vanishes_comes_back_with_its_program() {
     let mut without = Machine::new(&[]);
     without.boot();

@@ -156,6 +156,16 @@ fn an_outage_of_five_or_of_twenty_seconds_ends_without_a_hand() {
     eprintln!("twenty seconds: {long:?}");
     // By itself it would have come back after up to 32 s; started again it is there in a few.
     assert!(long.restarts <= short.restarts + 1, "{short:?} {long:?}");
+    // What it says of it is read for what it is.
+    let line = |words: &str| {
+        let log = machine.log();
+        let found = log.lines().find(|l| l.contains("\"service\":\"postgrest\"") && l.contains(words));
+        let line: serde_json::Value = serde_json::from_str(found.expect(words)).unwrap();
+        (line["level"].as_str().unwrap().to_owned(), line["stream"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(line("Database connection error."), ("error".into(), "stderr".into()));
+    assert_eq!(line("Attempting to reconnect"), ("warn".into(), "stderr".into()));
+    assert_eq!(line("\\\" 503 "), ("error".into(), "stdout".into()));
     let again = service(&machine, "postgrest").unwrap();
     assert!(long.restarts == short.restarts || again["last"] == "SIGINT", "{again}");
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
