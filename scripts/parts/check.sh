@@ -13,7 +13,7 @@ if [ -z "$go" ] || ! at_least "$go" 1.26; then
 fi
 node=$(node --version 2>/dev/null | sed 's/^v//' || :)
 if [ -z "$node" ] || ! at_least "$node" 20; then
-  missing+=("Node 20 or newer (found: ${node:-none}): \`apt-get install nodejs\`, or unpack the release archive of the Node project and put its bin on PATH")
+  missing+=("Node 20 or newer (found: ${node:-none}): \`apt-get install nodejs\` from Debian 13 on, or unpack the release archive of the Node project and put its bin on PATH")
 fi
 command -v npm >/dev/null || missing+=("npm: \`apt-get install npm\`")
 if [ ${#missing[@]} -gt 0 ]; then
