@@ -87,13 +87,18 @@ fn version(program: &Path) -> Result<Version, Failure> {
     let mut ask = Command::new(program);
     ask.arg("--version").stdin(Stdio::null()).env_clear();
     let out = ask.output().map_err(|e| {
-        Failure::gave_up(format!("{}: cannot be run: {e}; SUPAFLY_POSTGREST names it", program.display()))
+        let whose = if e.kind() == std::io::ErrorKind::PermissionDenied {
+            "; this service's user must be able to reach and run it"
+        } else {
+            ""
+        };
+        Failure::gave_up(format!("SUPAFLY_POSTGREST: {}: cannot be run: {e}{whose}", program.display()))
     })?;
     let said = String::from_utf8_lossy(&out.stdout);
     Version::said(&said).ok_or_else(|| {
         let first: String = said.lines().next().unwrap_or_default().chars().take(80).collect();
         Failure::config(format!(
-            "{} --version says `{}`: not a PostgREST; SUPAFLY_POSTGREST names it",
+            "SUPAFLY_POSTGREST: {} --version says `{}`: not a PostgREST",
             program.display(),
             first.escape_debug()
         ))
