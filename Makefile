@@ -23,7 +23,7 @@ fmt: ## format the code
 docs: ## write the pages that are made from the code
 	@SUPAFLY_BLESS=1 $(CARGO) test -q --lib --test layering the_page_of >/dev/null
 
-parts: ## install what tests need beyond Rust, Go and npm
+parts: ## install what tests need beyond Rust, Go, Node and npm
 	@scripts/parts/all.sh
 
 clean-dev: ## throw away the data of `make dev`

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the tests need beyond Rust, Go and npm.
+# Everything the tests need beyond Rust, Go, Node and npm.
 set -euo pipefail
 cd "$(dirname "$0")"
 ./check.sh

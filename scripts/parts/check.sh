@@ -11,7 +11,10 @@ fi
 if [ -z "$go" ] || ! at_least "$go" 1.26; then
   missing+=("Go 1.26 or newer (found: ${go:-none}): unpack the release archive of the Go project and put its bin on PATH")
 fi
-command -v node >/dev/null || missing+=("Node 20 or newer: \`apt-get install nodejs\`, or unpack the release archive of the Node project and put its bin on PATH")
+node=$(node --version 2>/dev/null | sed 's/^v//' || :)
+if [ -z "$node" ] || ! at_least "$node" 20; then
+  missing+=("Node 20 or newer (found: ${node:-none}): \`apt-get install nodejs\` from Debian 13 on, or unpack the release archive of the Node project and put its bin on PATH")
+fi
 command -v npm >/dev/null || missing+=("npm: \`apt-get install npm\`")
 if [ ${#missing[@]} -gt 0 ]; then
   echo "supafly: something lacks:" >&2

@@ -1,7 +1,7 @@
 //! The settings of PostgREST.
 
 use super::Getter;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// How PostgREST answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

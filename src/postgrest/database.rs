@@ -113,9 +113,9 @@ async fn questions(client: &Client, settings: &Settings) -> Result<Found, Troubl
 /// The one value of a statement's answer.
 async fn text(client: &Client, statement: &str) -> Result<String, Trouble> {
     let rows = client.simple_query(statement).await.map_err(|e| trouble(&e))?;
-    let value = rows.iter().find_map(|m| match m {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
+    let value = rows.iter().find_map(|message| {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        row.get(0).map(str::to_owned)
     });
     value.ok_or_else(|| Trouble::Lasting(format!("`{statement}` gave no row")))
 }

@@ -79,16 +79,12 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     write(&path, &conf)?;
     tracing::info!(
         version = %format_args!("{}.{}.{}", version.0, version.1, version.2),
-        pool, "PostgREST answers on {}:{}", rest.listen, rest.port
+        pool, "becoming PostgREST, for {}:{}", rest.listen, rest.port
     );
     let mut command = Command::new(&program);
     command.arg(&path).stdin(Stdio::null()).env_clear();
     command.env("GHCRTS", render::runtime_limits(facts::memory(), facts::processors()));
-    for name in KEPT {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    command.envs(facts::environment().into_iter().filter(|(name, _)| KEPT.contains(&name.as_str())));
     let failed = command.exec();
     Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
 }
@@ -97,13 +93,18 @@ fn version(program: &Path) -> Result<Version, Failure> {
     let mut ask = Command::new(program);
     ask.arg("--version").stdin(Stdio::null()).env_clear();
     let out = ask.output().map_err(|e| {
-        Failure::gave_up(format!("{}: cannot be run: {e}; SUPAFLY_POSTGREST names it", program.display()))
+        let whose = if e.kind() == std::io::ErrorKind::PermissionDenied {
+            "; this service's user must be able to reach and run it"
+        } else {
+            ""
+        };
+        Failure::gave_up(format!("SUPAFLY_POSTGREST: {}: cannot be run: {e}{whose}", program.display()))
     })?;
     let said = String::from_utf8_lossy(&out.stdout);
     Version::said(&said).ok_or_else(|| {
         let first: String = said.lines().next().unwrap_or_default().chars().take(80).collect();
         Failure::config(format!(
-            "{} --version says `{}`: not a PostgREST; SUPAFLY_POSTGREST names it",
+            "SUPAFLY_POSTGREST: {} --version says `{}`: not a PostgREST",
             program.display(),
             first.escape_debug()
         ))

@@ -15,24 +15,19 @@ pub(super) fn free(listen: &str, port: u16, variable: &str) -> Result<(), Failur
     };
     for address in addresses {
         let Err(e) = TcpListener::bind((address, port)) else { continue };
-        match e.kind() {
-            ErrorKind::AddrInUse => {
-                return Err(Failure::gave_up(format!(
-                    "{variable}: port {port} is taken ({address}): stop whoever has it, or set another port"
-                )));
-            }
-            ErrorKind::PermissionDenied => {
-                return Err(Failure::config(format!(
-                    "{variable}: port {port} needs root: set one above 1023"
-                )));
-            }
-            ErrorKind::AddrNotAvailable if !address.is_unspecified() => {
-                return Err(Failure::gave_up(format!(
-                    "SUPAFLY_POSTGREST_LISTEN: this machine has no address {address} (yet)"
-                )));
-            }
-            // A machine without IPv6: PostgREST's own affair.
-            _ => {}
+        // Anything else, such as a machine without IPv6, is PostgREST's own affair.
+        if e.kind() == ErrorKind::AddrInUse {
+            return Err(Failure::gave_up(format!(
+                "{variable}: port {port} is taken ({address}): stop whoever has it, or set another port"
+            )));
+        }
+        if e.kind() == ErrorKind::PermissionDenied {
+            return Err(Failure::config(format!("{variable}: port {port} needs root: set one above 1023")));
+        }
+        if e.kind() == ErrorKind::AddrNotAvailable && !address.is_unspecified() {
+            return Err(Failure::gave_up(format!(
+                "SUPAFLY_POSTGREST_LISTEN: this machine has no address {address} (yet)"
+            )));
         }
     }
     Ok(())

@@ -122,14 +122,14 @@ fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>) -> Checked {
 
 /// For people, in 80 columns as far as names and values allow.
 fn table(checked: &Checked, args: &RunArgs) -> String {
-    let mut out = format!("{:<16} {:<34} SOURCE\n", "SETTING", "VALUE");
+    let mut out = format!("{:<21} {:<29} SOURCE\n", "SETTING", "VALUE");
     for Setting { key, value, source } in &checked.settings {
         let value = if value.is_empty() { "-" } else { value };
-        let _ = if value.chars().count() > 34 {
+        let _ = if value.chars().count() > 29 {
             // Too long for one line: the source has its own.
-            writeln!(out, "{key:<16} {value}\n{:<51} {source}", "")
+            writeln!(out, "{key:<21} {value}\n{:<51} {source}", "")
         } else {
-            writeln!(out, "{key:<16} {value:<34} {source}")
+            writeln!(out, "{key:<21} {value:<29} {source}")
         };
     }
     let names = |list: &[ServiceName]| match list {

@@ -93,6 +93,35 @@ fn killed_or_hung_it_is_started_again_and_nobody_else_notices() {
 }
 
 #[test]
+fn where_all_is_one_user_without_any_right_it_serves_as_well() {
+    let (mut machine, ports) = with_rest(&[]);
+    machine.boot_unprivileged();
+    machine.wait_ready();
+    answers(&mut machine, ports);
+    kill(pid(&machine), Signal::SIGKILL).unwrap();
+    machine.wait("another process that is ready", |m| {
+        service(m, "postgrest").filter(|row| row["state"] == "ready" && row["restarts"] == 1)
+    });
+    answers(&mut machine, ports);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn it_answers_on_all_addresses_or_on_the_one_that_is_given() {
+    for listen in ["*", "::1"] {
+        let (mut machine, ports) = up(&[("SUPAFLY_POSTGREST_LISTEN", listen.to_owned())]);
+        wait_state(&mut machine, "postgrest", &["ready"]);
+        let v4 = std::net::TcpStream::connect(("127.0.0.1", ports.api)).is_ok();
+        let v6 = std::net::TcpStream::connect(("::1", ports.api)).is_ok();
+        assert!(if listen == "*" { v4 } else { v6 && !v4 }, "{listen}: v4 {v4}, v6 {v6}");
+        let open = machine.log().contains("opens its admin port");
+        let old = machine.log().contains("version=12.");
+        assert_eq!(open, listen == "*" && old, "it is said, and only then");
+        assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    }
+}
+
+#[test]
 fn not_installed_it_is_absent_and_one_that_vanishes_comes_back_with_its_program() {
     let mut without = Machine::new(&[]);
     without.boot();

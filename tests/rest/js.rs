@@ -77,7 +77,7 @@ fn an_application_with_supabase_js_finds_what_it_knows() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| {
-            panic!("node cannot be started ({e}): install Node 20 or newer (`apt-get install nodejs`)")
+            panic!("node cannot be started ({e}): install Node 20 or newer (`apt-get install nodejs` from Debian 13 on)")
         });
     node.stdin.take().unwrap().write_all(given.to_string().as_bytes()).unwrap();
     let out = node.wait_with_output().unwrap();

@@ -17,3 +17,4 @@ mod js;
 mod outages;
 mod project;
 mod rows;
+mod versions;

@@ -1,7 +1,7 @@
 //! Postgres goes away and comes back: PostgREST says so meanwhile, is not shot for it, and serves again without a hand,
 //! whether it finds back by itself or has to be started again.
 
-use crate::support::machine::{Machine, PATIENCE, open_directory, until};
+use crate::support::machine::{Machine, PATIENCE, children, open_directory, until};
 use crate::support::programs::pg_bin;
 use crate::support::rest::{Ports, call, leader, service, try_call, wait_state, with_rest};
 use nix::sys::signal::{Signal, kill};
@@ -156,8 +156,20 @@ fn an_outage_of_five_or_of_twenty_seconds_ends_without_a_hand() {
     eprintln!("twenty seconds: {long:?}");
     // By itself it would have come back after up to 32 s; started again it is there in a few.
     assert!(long.restarts <= short.restarts + 1, "{short:?} {long:?}");
+    // What it says of it is read for what it is.
+    let line = |words: &str| {
+        let log = machine.log();
+        let found = log.lines().find(|l| l.contains("\"service\":\"postgrest\"") && l.contains(words));
+        let line: serde_json::Value = serde_json::from_str(found.expect(words)).unwrap();
+        (line["level"].as_str().unwrap().to_owned(), line["stream"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(line("Database connection error."), ("error".into(), "stderr".into()));
+    assert_eq!(line("Attempting to reconnect"), ("warn".into(), "stderr".into()));
+    assert_eq!(line("\\\" 503 "), ("error".into(), "stdout".into()));
     let again = service(&machine, "postgrest").unwrap();
-    assert!(long.restarts == short.restarts || again["last"] == "SIGINT", "{again}");
+    // How a version ends on SIGTERM: the older by SIGINT.
+    let ended = again["last"].as_str().unwrap_or("");
+    assert!(long.restarts == short.restarts || ["SIGINT", "exit 0"].contains(&ended), "{again}");
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
 
@@ -177,5 +189,31 @@ fn frozen_and_thawed_it_goes_on_as_the_same_process() {
     let after = service(&machine, "postgrest").unwrap();
     assert_eq!((&after["pid"], &after["restarts"]), (&before["pid"], &before["restarts"]));
     assert_eq!(call(ports.api, "GET", "/kept", None, None).json()[0]["id"], 1);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn a_postgres_that_hangs_does_not_get_it_shot_and_both_go_on() {
+    let (mut machine, ports) = up(&[]);
+    let before = service(&machine, "postgrest").unwrap();
+    let top = postmaster(&machine);
+    let all = |signal| {
+        // Backends come and go meanwhile: the postmaster must be there, who of them is gone is gone.
+        kill(top, signal).unwrap();
+        for child in children(top.as_raw().unsigned_abs()) {
+            let _ = kill(Pid::from_raw(child.try_into().unwrap()), signal);
+        }
+    };
+    all(Signal::SIGSTOP);
+    // Longer than liveness has patience.
+    let since = Instant::now();
+    until("half a minute", PATIENCE, || (since.elapsed() > Duration::from_secs(30)).then_some(()));
+    let meanwhile = service(&machine, "postgrest").unwrap();
+    assert_eq!(meanwhile["restarts"], before["restarts"], "{meanwhile}");
+    all(Signal::SIGCONT);
+    until("an answer after it hung", PATIENCE, || (select(ports) == Some(200)).then_some(()));
+    machine.wait_ready();
+    let after = service(&machine, "postgrest").unwrap();
+    assert_eq!((&after["pid"], &after["restarts"]), (&before["pid"], &before["restarts"]));
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }

@@ -165,6 +165,15 @@ fn its_secrets_are_in_its_own_file_and_nowhere_else() {
         let ids = format!("Uid:\t{0}\t{0}\t{0}\t{0}", user.uid);
         assert!(status.contains(&ids) && file.uid() == user.uid.as_raw(), "{status}");
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+        // Not even for a superuser of the database, who runs programs as Postgres's user.
+        machine.sql("create table public.stolen (line text)").unwrap();
+        for file in [path.clone(), machine.data().join("supafly/secrets/postgrest.json")] {
+            let whole = format!("copy public.stolen from program 'cat {} 2>&1 || true'", file.display());
+            machine.sql(&whole).unwrap();
+        }
+        let lines = machine
+            .sql("select count(*), count(*) filter (where line like '%Permission denied%') from stolen");
+        assert_eq!(lines.unwrap(), [["2", "2"]]);
     }
     let rendered = fs::read_to_string(&path).unwrap();
     let shown = machine.supafly(&["status", "--json"]).stdout;

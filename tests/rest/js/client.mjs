@@ -22,6 +22,9 @@ const good = (answer) => {
   return answer.data
 }
 
+/** Newer versions of PostgREST have codes of their own. */
+const one_of = (code, codes) => assert.ok(codes.includes(code), `${code} is none of ${codes}`)
+
 const steps = {
   async insert() {
     const rows = [
@@ -82,7 +85,7 @@ const steps = {
   async errors() {
     const missing = await admin.from('nothing').select()
     assert.equal(missing.status, 404)
-    assert.equal(missing.error.code, '42P01')
+    one_of(missing.error.code, ['42P01', 'PGRST205'])
     const twice = await admin.from('fruits').insert({ name: 'apple', owner: given.sub })
     assert.deepEqual([twice.status, twice.error.code], [409, '23505'])
     const none = await admin.from('fruits').select().eq('name', 'none').single()
@@ -91,7 +94,8 @@ const steps = {
     assert.equal(broken.status, 401)
     const expired = client(given.anon, { accessToken: async () => given.expired })
     const late = await expired.from('fruits').select()
-    assert.deepEqual([late.status, late.error.code], [401, 'PGRST301'])
+    assert.equal(late.status, 401)
+    one_of(late.error.code, ['PGRST301', 'PGRST303'])
   },
   async graphql() {
     const answer = await fetch(`${url}/graphql/v1`, {
