@@ -180,7 +180,7 @@ pub(super) struct Output {
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) output: Output,
-    /// Not the status but how to come in, SECRETS INCLUDED, for programs
+    #[arg(hide_possible_values = true, help = "How to come in, SECRETS INCLUDED, for programs: env, json")]
     #[arg(long = "output", short = 'o', value_name = "FORMAT", conflicts_with_all = ["json", "watch"])]
     pub(super) format: Option<Values>,
     #[command(flatten)]

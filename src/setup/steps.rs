@@ -57,6 +57,7 @@ pub(super) const STEPS: &[Step] = steps![
     "0009-publication",
     "0010-pooler-lookup",
     "0011-graphql",
+    "0012-auth-users",
 ];
 
 /// 64 hexadecimal digits.

@@ -215,7 +215,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "gives_up",
                 "`\"stop-all\"`, `\"degrade\"`, `\"hold\"`",
                 "`\"degrade\"`",
-                "What follows when it has given up: everything stops; the rest goes on; or what requires it stays down and the rest runs, until somebody says `supafly start`.",
+                "What follows when it has given up: everything stops; the rest goes on; or what requires it stays down and the rest runs, until somebody says `supafly start`. What only degrades does not count for readiness (`health --ready`), unless it reports health; where everything only degrades, everything counts.",
             ),
             key("gives_up.default", "as above", "", "The table's own default."),
             key(

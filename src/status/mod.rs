@@ -6,11 +6,12 @@
 mod table;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use table::{Colour, render};
 
-use crate::spec::{Kind, ServiceName};
-use crate::state::{Cause, Fitness, Held, Machine, Service, State, Then, Up, Whole};
+use crate::spec::ServiceName;
+use crate::state::{Fitness, Held, Machine, Service, State, Then, Up};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -48,9 +49,9 @@ pub struct Reported {
 pub enum Overall {
     /// On its way up.
     Starting,
-    /// Clients can be served.
+    /// All that is installed serves.
     Ready,
-    /// It runs, but clients cannot be served, or something is held.
+    /// It runs, and not all of it as it should: [`Readiness`] says whether clients can be served nevertheless.
     Degraded,
     /// It stands still, or is about to, as somebody asked.
     Frozen,
@@ -75,6 +76,27 @@ impl Overall {
     }
 }
 
+/// Whether clients can be served by what must not fail: by every service whose giving up is more than a degradation, and
+/// by those that report for clients. What may fail on its own (a pooler, an API) makes the whole degraded, not unready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "lowercase")]
+pub enum Readiness {
+    /// They can.
+    Ready,
+    /// They cannot.
+    Not {
+        /// Why.
+        because: String,
+    },
+}
+
+/// Of a status that does not say.
+impl Default for Readiness {
+    fn default() -> Readiness {
+        Readiness::Not { because: "the supervisor is of another release and does not say".to_owned() }
+    }
+}
+
 /// The whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -82,8 +104,11 @@ pub struct Status {
     pub version: u32,
     /// One word.
     pub state: Overall,
-    /// Why not ready; empty when it is.
+    /// Why the whole is not as it should be; empty when it is.
     pub reason: String,
+    /// Whether this machine may be given clients.
+    #[serde(default)]
+    pub readiness: Readiness,
     /// Since the supervisor's start, in milliseconds.
     pub up_ms: u64,
     /// Each service, dependencies first.
@@ -141,92 +166,13 @@ pub fn status(
             service(machine, s, facts, output.get(&s.spec().name), now)
         })
         .collect();
-    let (state, reason) = overall(machine, reported, now);
+    let (state, reason, readiness) = whole::whole(machine, reported, now);
     let up = now.saturating_duration_since(begun);
-    Status { version: 1, state, reason, up_ms: ms(up), services }
+    Status { version: 1, state, reason, readiness, up_ms: ms(up), services }
 }
 
 fn ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The whole in one word, and why it is not ready. Ready means: every service that is installed and not given up serves,
-/// and whoever must report health has reported a good one, lately.
-#[must_use]
-pub fn overall(
-    machine: &Machine,
-    reported: &BTreeMap<ServiceName, Reported>,
-    now: Instant,
-) -> (Overall, String) {
-    match machine.whole() {
-        Whole::Stopping { cause, .. } => {
-            let why = match cause {
-                Cause::Asked(by) => by.clone(),
-                Cause::GaveUp { name, why, .. } => format!("{name} gave up: {why}"),
-            };
-            return (Overall::Stopping, why);
-        }
-        Whole::Ended(exit) => return (Overall::Stopped, exit.sentence().to_owned()),
-        Whole::Freezing { by, .. } => return (Overall::Frozen, format!("being frozen, asked by {by}")),
-        Whole::Frozen { by, at } => {
-            let since = crate::spec::duration::show(now.saturating_duration_since(*at));
-            return (Overall::Frozen, format!("frozen for {since}, asked by {by}"));
-        }
-        Whole::Up => {}
-    }
-    let mut starting = Vec::new();
-    let mut broken = Vec::new();
-    let mut unfit = Vec::new();
-    for s in machine.services() {
-        let name = &s.spec().name;
-        match s.state() {
-            State::Absent | State::Done => {}
-            State::Ready { up: Up { fitness: Fitness::Unfit(why), .. }, .. } => {
-                broken.push(format!("{name} is not ready: {why}"));
-            }
-            State::Ready { .. } => {
-                if let Some(why) = unhealthy(s, reported.get(name), now) {
-                    unfit.push(format!("{name}: {why}"));
-                }
-            }
-            State::GaveUp(given) => broken.push(format!("{name} gave up: {}", given.why)),
-            State::Backoff { last, .. } => broken.push(format!("{name} is down: {last}")),
-            State::Down(why) => broken.push(format!("{name} is stopped: {why}")),
-            State::Waiting if machine.is_blocked(name) => {}
-            State::Waiting | State::Spawning { .. } | State::Starting { .. } => {
-                starting.push(name.to_string());
-            }
-            State::Frozen { .. } => broken.push(format!("{name} stands still")),
-            State::Stopping { .. } | State::Clearing { .. } => {
-                // A oneshot that has just ended well is on its way to done.
-                if matches!(s.spec().kind, Kind::Daemon) {
-                    broken.push(format!("{name} is going down"));
-                } else {
-                    starting.push(name.to_string());
-                }
-            }
-        }
-    }
-    // Whoever watches another says that it does not serve: while that is on its way up, nothing is wrong.
-    if broken.is_empty() && !starting.is_empty() {
-        unfit.insert(0, format!("not ready yet: {}", starting.join(", ")));
-        return (Overall::Starting, unfit.join("; "));
-    }
-    broken.extend(unfit);
-    if broken.is_empty() { (Overall::Ready, String::new()) } else { (Overall::Degraded, broken.join("; ")) }
-}
-
-fn unhealthy(s: &Service, reported: Option<&Reported>, now: Instant) -> Option<String> {
-    let young = s.spec().reports_health?;
-    match reported.and_then(|r| r.health.as_ref()) {
-        None => Some("has not yet said that clients can be served".to_owned()),
-        Some((_, _, at)) if now.saturating_duration_since(*at) > young => Some(format!(
-            "has said nothing for {}",
-            crate::spec::duration::show(now.saturating_duration_since(*at))
-        )),
-        Some((false, reason, _)) => Some(reason.clone()),
-        Some((true, _, _)) => None,
-    }
 }
 
 fn service(

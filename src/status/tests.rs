@@ -83,6 +83,41 @@ fn ready_needs_a_young_and_good_report_of_whoever_must_report() {
 }
 
 #[test]
+fn what_may_fail_on_its_own_makes_the_whole_degraded_and_nobody_unready() {
+    let mut scene = Scene::new();
+    let daemon = |n: &str| ServiceSpec::minimal(named(n), Kind::Daemon, vec![format!("/opt/{n}")]);
+    let (mut postgres, mut api) = (daemon("postgres"), daemon("api"));
+    postgres.gives_up.default = GivesUp::StopAll;
+    api.gives_up.default = GivesUp::Degrade;
+    api.restart.max = 0;
+    let plan = Plan::new(vec![postgres, api], Duration::from_secs(9), BTreeSet::new()).unwrap();
+    scene.machine = Machine::new(plan, &BTreeSet::new(), scene.begun);
+    scene.step(Event::Tick);
+    let not = |because: &str| Readiness::Not { because: because.to_owned() };
+    assert_eq!(scene.status().readiness, not("starting: not ready yet: postgres"));
+    scene.say("postgres", Happened::Spawned(Pid(10)));
+    let status = scene.status();
+    assert_eq!((status.state, status.readiness), (Overall::Starting, Readiness::Ready));
+    scene.say("api", Happened::Spawned(Pid(11)));
+    assert_eq!(scene.status().state, Overall::Ready);
+    scene.say("api", Happened::Exited(Ending::Exited(3)));
+    scene.say("api", Happened::DescentGone);
+    let status = scene.status();
+    assert_eq!((status.state, status.readiness), (Overall::Degraded, Readiness::Ready));
+    assert!(status.reason.starts_with("api gave up"), "{}", status.reason);
+    scene.step(Event::Stop("SIGTERM".to_owned()));
+    assert_eq!(scene.status().readiness, not("stopping: SIGTERM"));
+
+    // Where everything may fail, nothing less than everything is ready.
+    let mut lone = daemon("lone");
+    lone.gives_up.default = GivesUp::Degrade;
+    let plan = Plan::new(vec![lone], Duration::from_secs(9), BTreeSet::new()).unwrap();
+    scene.machine = Machine::new(plan, &BTreeSet::new(), scene.begun);
+    scene.step(Event::Tick);
+    assert_eq!(scene.status().readiness, not("starting: not ready yet: lone"));
+}
+
+#[test]
 fn who_says_that_another_does_not_serve_makes_nothing_worse_than_starting_while_that_starts() {
     let mut scene = Scene::new();
     let health = Some((false, "Postgres is not running".to_owned(), scene.now));

@@ -6,7 +6,7 @@
 
 use super::cache::Snapshot;
 use super::usage::Usages;
-use crate::status::{Overall, ServiceStatus, Status};
+use crate::status::{Overall, Readiness, ServiceStatus, Status};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
@@ -29,7 +29,7 @@ pub(super) fn render(snapshot: &Snapshot, usages: &Usages) -> String {
     let mut text = Text::default();
     let fresh = snapshot.fresh();
     text.one("up", GAUGE, "Whether the supervisor answers.", u8::from(fresh.is_some()));
-    let ready = fresh.is_some_and(|(status, _)| status.state == Overall::Ready);
+    let ready = fresh.is_some_and(|(status, _)| status.readiness == Readiness::Ready);
     text.one("ready", GAUGE, "Whether clients can be served.", u8::from(ready));
     if let Some((_, age)) = &snapshot.last {
         text.one("facts_age_seconds", GAUGE, "Age of what is said here.", age.as_secs_f64());

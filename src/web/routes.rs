@@ -8,7 +8,7 @@ use super::cache::Snapshot;
 use super::usage::Usages;
 use super::{metrics, page};
 use crate::spec::duration;
-use crate::status::{Overall, ServiceStatus, Status};
+use crate::status::{Overall, Readiness, ServiceStatus, Status};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
@@ -133,7 +133,7 @@ pub(super) fn answer(route: Route, snapshot: &Snapshot, usages: &Usages) -> Resp
         |good| Response::json(good, &json!({"state": word, "reason": reason, "facts_age_ms": age(snapshot)}));
     match route {
         Route::Live => health(fresh.is_some_and(|(status, _)| status.state != Overall::Stopped)),
-        Route::Ready => health(fresh.is_some_and(|(status, _)| status.state == Overall::Ready)),
+        Route::Ready => health(fresh.is_some_and(|(status, _)| status.readiness == Readiness::Ready)),
         Route::Services => {
             let rows: Vec<Value> = snapshot.last.iter().flat_map(|(status, _)| services(status)).collect();
             let good = fresh.is_some() && rows.iter().all(|row| row.get("ok") == Some(&Value::Bool(true)));
@@ -219,15 +219,22 @@ mod tests {
 
     #[test]
     fn live_and_ready_follow_the_state() {
-        for (state, live, ready) in [
-            (Overall::Starting, 200, 503),
-            (Overall::Ready, 200, 200),
-            (Overall::Degraded, 200, 503),
-            (Overall::Frozen, 200, 503),
-            (Overall::Stopping, 200, 503),
-            (Overall::Stopped, 503, 503),
+        let not = || Readiness::Not { because: "because".to_owned() };
+        for (state, readiness, live, ready) in [
+            (Overall::Starting, not(), 200, 503),
+            // The pooler is still on its way.
+            (Overall::Starting, Readiness::Ready, 200, 200),
+            (Overall::Ready, Readiness::Ready, 200, 200),
+            (Overall::Degraded, not(), 200, 503),
+            // The API is down, and the database must not be taken from its clients for that.
+            (Overall::Degraded, Readiness::Ready, 200, 200),
+            (Overall::Frozen, not(), 200, 503),
+            (Overall::Stopping, not(), 200, 503),
+            (Overall::Stopped, not(), 503, 503),
         ] {
-            let snapshot = snapshot(state, 3);
+            let mut snapshot = snapshot(state, 3);
+            let (status, _) = snapshot.last.as_mut().unwrap();
+            Arc::make_mut(status).readiness = readiness;
             assert_eq!(ask(Route::Live, &snapshot).0, live, "{state:?}");
             let (code, body) = ask(Route::Ready, &snapshot);
             assert_eq!((code, body["state"].as_str()), (ready, Some(state.word())));

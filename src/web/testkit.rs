@@ -1,6 +1,6 @@
 //! What the unit tests share: one status with something of everything.
 
-use crate::status::{Overall, Row, ServiceStatus, Status};
+use crate::status::{Overall, Readiness, Row, ServiceStatus, Status};
 use serde_json::json;
 
 /// Ready, with rows and values.
@@ -29,6 +29,7 @@ pub(super) fn status() -> Status {
         version: 1,
         state: Overall::Ready,
         reason: String::new(),
+        readiness: Readiness::Ready,
         up_ms: 60_000,
         services: vec![keeper, service("setup", "done")],
     }

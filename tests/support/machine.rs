@@ -177,9 +177,9 @@ impl Machine {
         serde_json::from_slice(&out.stdout).ok()
     }
 
-    /// Waits until it says that clients can be served.
+    /// Waits until all of it is as it should be, which is more than that clients can be served.
     pub(crate) fn wait_ready(&mut self) {
-        self.wait("ready", |m| m.supafly(&["health", "--ready"]).status.success().then_some(()));
+        self.wait("ready", |m| (m.status()?.get("state")?.as_str()? == "ready").then_some(()));
     }
 
     /// Waits for a condition on a machine that must not end meanwhile.

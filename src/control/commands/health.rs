@@ -2,7 +2,7 @@
 
 use super::{ask, print};
 use crate::exit::{Exit, Failure};
-use crate::status::{Overall, Status};
+use crate::status::{Overall, Readiness, Status};
 use std::path::Path;
 
 /// Which health is asked for.
@@ -43,13 +43,10 @@ fn judge(status: &Status, which: &Which) -> (bool, String) {
             }
             Overall::Stopped => (false, whole),
         },
-        Which::Ready => match status.state {
-            Overall::Ready => (true, whole),
-            Overall::Starting
-            | Overall::Degraded
-            | Overall::Frozen
-            | Overall::Stopping
-            | Overall::Stopped => (false, whole),
+        Which::Ready => match &status.readiness {
+            Readiness::Ready if status.state == Overall::Ready => (true, whole),
+            Readiness::Ready => (true, format!("ready; {whole}")),
+            Readiness::Not { because } => (false, because.clone()),
         },
         Which::Service(name) => match status.services.iter().find(|s| s.name == *name) {
             None => {
@@ -78,6 +75,11 @@ mod tests {
         assert_eq!(judge(&status, &Which::Service("db".to_owned())), (false, "frozen".to_owned()));
         let (_, unknown) = judge(&status, &Which::Service("x".to_owned()));
         assert_eq!(unknown, "there is no service `x`; there are db");
+        status.readiness = Readiness::Ready;
+        status.state = Overall::Degraded;
+        status.reason = "api gave up: exit 3".to_owned();
+        let degraded = "ready; degraded: api gave up: exit 3".to_owned();
+        assert_eq!(judge(&status, &Which::Ready), (true, degraded));
         status.state = Overall::Ready;
         status.reason.clear();
         assert_eq!(judge(&status, &Which::Ready), (true, "ready".to_owned()));
