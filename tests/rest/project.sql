@@ -154,6 +154,8 @@ CREATE OR REPLACE TRIGGER "touch" BEFORE INSERT OR UPDATE ON "public"."tasks" FO
 
 ALTER TABLE ONLY "public"."members"
     ADD CONSTRAINT "members_list_id_fkey" FOREIGN KEY ("list_id") REFERENCES "public"."lists"("id") ON DELETE CASCADE;
+ALTER TABLE ONLY "public"."members"
+    ADD CONSTRAINT "members_user_id_fkey" FOREIGN KEY ("user_id") REFERENCES "auth"."users"("id") ON DELETE CASCADE;
 ALTER TABLE ONLY "public"."tasks"
     ADD CONSTRAINT "tasks_list_id_fkey" FOREIGN KEY ("list_id") REFERENCES "public"."lists"("id") ON DELETE CASCADE;
 
