@@ -54,7 +54,7 @@ fn secret<'a>(settings: &Settings, secrets: &'a Secrets, name: &str) -> Result<&
     secrets.get(name).map(crate::config::Secret::reveal).map_err(lacks)
 }
 
-/// `<run>/pooler`; `secrets` makes it for our user, and where all is one user we may make it ourselves.
+/// `<run>/pooler`, 0700 and ours; `secrets` makes it, and where all is one user we may make it ourselves.
 fn own_directory(settings: &Settings) -> Result<PathBuf, Failure> {
     let own = settings.pooler_dir();
     if !own.is_dir() {

@@ -296,6 +296,15 @@ impl ServiceSpec {
         self.program.as_deref().or_else(|| self.exec.first().map(String::as_str)).unwrap_or_default()
     }
 
+    /// Why it is absent when it is, for people.
+    #[must_use]
+    pub fn lacks(&self) -> String {
+        match self.needed() {
+            "" => "switched off, or not installed".to_owned(),
+            program => format!("{program} is not installed"),
+        }
+    }
+
     /// A service with nothing but a name and a program: what tests begin with and what a shortest file gives.
     #[must_use]
     pub fn minimal(name: ServiceName, kind: Kind, exec: Vec<String>) -> ServiceSpec {

@@ -46,8 +46,8 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
     let begun = Instant::now();
     let absent = super::load::absent(&plan, &args.environment);
     for name in &absent {
-        let program = plan.spec(name).map_or("", crate::spec::ServiceSpec::needed);
-        tracing::info!(service = %name, program, "absent: its program is not installed");
+        let why = plan.spec(name).map(crate::spec::ServiceSpec::lacks).unwrap_or_default();
+        tracing::info!(service = %name, "absent: {why}");
     }
     say_what_lacks(&plan, privilege);
     let driver = Driver {
