@@ -227,6 +227,10 @@ impl Driver {
                 self.signal(run, signal);
                 None
             }
+            Action::Tell { run, signal, .. } => {
+                self.tell(run, signal);
+                None
+            }
             Action::Kill { run, .. } => {
                 self.kill(run, Signal::SIGKILL);
                 None
