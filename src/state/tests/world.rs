@@ -334,10 +334,13 @@ impl World {
             let Some(rule) = &spec.outage_signals else { continue };
             let told = self.processes.get(name).is_some_and(|p| p.told);
             promise!(!told || !self.serves(&rule.of), "{} serves and {name} was not told", rule.of);
-            let was_ready = matches!(
-                self.state(&rule.of),
-                State::Stopping { ready_for: Some(_), .. } | State::Clearing { ready_for: Some(_), .. }
-            );
+            // Ready for no time at all, it was never seen to serve.
+            let was_ready = match self.state(&rule.of) {
+                State::Stopping { ready_for, .. } | State::Clearing { ready_for, .. } => {
+                    ready_for.is_some_and(|time| !time.is_zero())
+                }
+                _ => false,
+            };
             promise!(told || !was_ready, "{} is out and {name} was not told", rule.of);
         }
         Ok(())
