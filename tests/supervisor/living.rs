@@ -78,6 +78,28 @@ scenario!(an_unready_service_is_said_and_left_alone, |w| {
     assert_eq!(w.stop(), 0);
 });
 
+scenario!(who_wants_to_know_of_an_outage_is_told_and_nobody_else, |w| {
+    let told = w.file("told");
+    w.service("db", &["pid", &w.file("db"), "wait"], "");
+    w.service(
+        "pool",
+        &["signals", &told],
+        "requires = [\"db\"]\n\
+         outage_signals = { of = \"db\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }",
+    );
+    w.start().until_state("pool", "ready");
+    until("its handlers", || w.lines("told").first().cloned());
+    assert_eq!(w.says(&["restart", "db"]).0, 0);
+    let told = || -> Vec<String> {
+        let lines = w.lines("told");
+        lines.iter().map(|l| l.split(' ').next().unwrap().to_owned()).collect()
+    };
+    until("both", || (told() == ["up", "SIGUSR1", "SIGUSR2"]).then_some(()));
+    w.signal_to(w.pid_in("db"), nix::sys::signal::Signal::SIGKILL);
+    until("both again", || (told() == ["up", "SIGUSR1", "SIGUSR2", "SIGUSR1", "SIGUSR2"]).then_some(()));
+    w.stop();
+});
+
 scenario!(who_is_not_back_soon_after_a_long_outage_is_started_again, |w| {
     let (up, marks, db) = (w.file("up"), w.file("marks"), w.file("db"));
     // `api` is well as long as `up` is there; only its own start makes it again.
