@@ -12,5 +12,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod behaviour;
 mod client;
-mod smoke;
+mod rig;
