@@ -14,4 +14,5 @@ mod support;
 
 mod behaviour;
 mod client;
+mod faults;
 mod rig;

@@ -61,7 +61,7 @@ scenario!(a_readiness_that_is_red_because_a_dependency_is_down_restarts_nothing,
 scenario!(an_unready_service_is_said_and_left_alone, |w| {
     let (good, marks) = (w.file("good"), w.file("marks"));
     std::fs::write(&good, "").unwrap();
-    let ask = ["/bin/sh", "-c", &format!("test -e {good}")];
+    let ask = ["/bin/sh", "-c", &format!("echo asked; test -e {good} || {{ echo it is gone >&2; false; }}")];
     w.service(
         "api",
         &["mark", &marks, "up", "wait"],
@@ -69,7 +69,7 @@ scenario!(an_unready_service_is_said_and_left_alone, |w| {
     );
     w.start().until_state("api", "ready");
     std::fs::remove_file(&good).unwrap();
-    assert_eq!(w.until_state("api", "unready")["detail"], "the probe command ended with exit 1");
+    assert_eq!(w.until_state("api", "unready")["detail"], "the probe command ended with exit 1: it is gone");
     let (code, reason) = w.says(&["health", "--ready"]);
     assert!(code == 1 && reason.contains("api is not ready: the probe command"), "{reason}");
     std::fs::write(&good, "").unwrap();

@@ -1,0 +1,150 @@
+//! The pooler fails in each way there is: the others go on, the status says which and why, and it is back without a hand
+//! when the cause has gone.
+
+use crate::rig::Rig;
+use crate::support::machine::PATIENCE;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::net::TcpListener;
+
+/// The machine serves, whatever the pooler does.
+fn the_rest_is_well(rig: &Rig) {
+    rig.says(&["health", "--ready"]);
+    assert_eq!(rig.machine.sql("select 1").unwrap(), [["1"]]);
+}
+
+#[test]
+fn a_pooler_that_hangs_is_started_again_and_its_neighbours_are_not() {
+    let mut rig = Rig::start(&[]);
+    let (run, session, postgres) = (rig.run("pooler"), rig.run("pooler-session"), rig.run("postgres"));
+    rig.signal("pooler", Signal::SIGSTOP);
+    the_rest_is_well(&rig);
+    rig.wait_state("pooler", "unready");
+    rig.wait_another("pooler", run);
+    assert!(rig.machine.log().contains("not live: the probe command"), "{}", rig.machine.tail());
+    assert_eq!((rig.run("pooler-session"), rig.run("postgres")), (session, postgres));
+    assert_eq!(rig.login(rig.transaction).ask("select 'back'"), Ok("back".to_owned()));
+    rig.stop();
+}
+
+#[test]
+fn a_database_that_hangs_makes_the_pooler_unready_and_does_not_restart_it() {
+    let mut rig = Rig::start(&[]);
+    let run = rig.run("pooler");
+    // Its backends stand, its postmaster does not: nobody has ended, and nobody answers.
+    let all = rig.machine.sql("select pid from pg_stat_activity where usename = 'pgbouncer'").unwrap();
+    assert!(!all.is_empty());
+    let stopped: Vec<_> = all.iter().map(|row| rig.outer(&row[0])).collect();
+    stopped.iter().for_each(|pid| nix::sys::signal::kill(*pid, Signal::SIGSTOP).unwrap());
+    rig.wait_detail("pooler", "unready", "no answer in");
+    // Long enough for its liveness to be asked more often than it takes to end a service.
+    let port = rig.transaction.to_string();
+    rig.says(&["status"]);
+    assert!(rig.machine.log().contains(&format!("port {port} (transaction)")), "{}", rig.machine.tail());
+    stopped.iter().for_each(|pid| nix::sys::signal::kill(*pid, Signal::SIGCONT).unwrap());
+    rig.wait_state("pooler", "ready");
+    assert_eq!(rig.run("pooler"), run, "it was not started again");
+    rig.stop();
+}
+
+#[test]
+fn a_taken_port_is_named_and_taken_back_when_it_is_free() {
+    let mut rig = Rig::new(&[]);
+    let port = rig.session;
+    let holder = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    rig.machine.boot();
+    rig.machine.wait_ready();
+    rig.wait_state("pooler", "ready");
+    rig.wait_detail("pooler-session", "backoff", &format!("port {port} is taken"));
+    rig.wait_detail("pooler-session", "backoff", "SUPAFLY_POOLER_SESSION_PORT");
+    the_rest_is_well(&rig);
+    assert_eq!(rig.login(rig.transaction).ask("select 'here'"), Ok("here".to_owned()));
+    drop(holder);
+    rig.wait_state("pooler-session", "ready");
+    assert_eq!(rig.login(port).ask("select 'back'"), Ok("back".to_owned()));
+    rig.stop();
+}
+
+#[test]
+fn a_damaged_file_of_secrets_is_named_never_shown_and_read_again_when_it_is_mended() {
+    let mut rig = Rig::start(&[]);
+    let file = rig.machine.data().join("supafly/secrets/pooler.json");
+    let good = fs::read(&file).unwrap();
+    let session = rig.run("pooler-session");
+    for (broken, words) in [
+        (&b"{\"pgbouncer\": \"hunter2"[..], "is not one JSON object"),
+        (b"{\"hunter2\": \"x\"}", "`pgbouncer` is not in it"),
+    ] {
+        // In its place, so that owner and mode stay.
+        fs::write(&file, broken).unwrap();
+        rig.says(&["restart", "pooler", "--no-wait"]);
+        rig.wait_detail("pooler", "backoff", words);
+        rig.wait_detail("pooler", "backoff", "pooler.json");
+        the_rest_is_well(&rig);
+        // Who runs already is not ended for it, but cannot be asked.
+        assert_eq!(rig.login(rig.session).ask("select 'here'"), Ok("here".to_owned()));
+        fs::write(&file, &good).unwrap();
+        rig.wait_state("pooler", "ready");
+    }
+    rig.wait_state("pooler-session", "ready");
+    assert_eq!(rig.run("pooler-session"), session);
+    assert!(!rig.machine.log().contains("hunter2"));
+    rig.stop();
+}
+
+#[test]
+fn an_address_that_cannot_be_gives_up_with_the_reason_and_one_that_may_come_is_waited_for() {
+    for (listen, state, words) in [
+        ("300.1.1.1", "gave-up", "SUPAFLY_POOLER_LISTEN: `300.1.1.1` is no address of ours"),
+        ("127.0.0.1 ::1", "gave-up", "SUPAFLY_POOLER_LISTEN"),
+        // Set aside for documentation: no machine has it.
+        ("192.0.2.1", "backoff", "SUPAFLY_POOLER_LISTEN: 192.0.2.1"),
+    ] {
+        let mut rig = Rig::new(&[("SUPAFLY_POOLER_LISTEN", listen.to_owned())]);
+        rig.machine.boot();
+        rig.machine.wait_ready();
+        crate::rig::BOTH.iter().for_each(|name| rig.wait_detail(name, state, words));
+        the_rest_is_well(&rig);
+        rig.stop();
+    }
+}
+
+#[test]
+fn a_pooler_that_is_not_there_or_not_wanted_is_absent_without_noise() {
+    for (name, value, words) in [
+        ("SUPAFLY_PGBOUNCER", "/nowhere/pgbouncer", "/nowhere/pgbouncer is not installed"),
+        ("SUPAFLY_POOLER", "off", "switched off, or not installed"),
+    ] {
+        let mut rig = Rig::new(&[(name, value.to_owned())]);
+        rig.says(&["check"]);
+        rig.machine.boot();
+        rig.machine.wait_ready();
+        crate::rig::BOTH.iter().for_each(|service| rig.wait_detail(service, "absent", words));
+        rig.says(&["health", "--ready"]);
+        let log = rig.machine.log();
+        for service in crate::rig::BOTH {
+            let of_it = format!("\"service\":\"{service}\"");
+            let lines: Vec<_> = log.lines().filter(|l| l.contains(&of_it)).collect();
+            assert!(lines.len() == 1 && lines[0].contains("\"level\":\"info\""), "{lines:?}");
+        }
+        rig.stop();
+    }
+}
+
+/// Two at once on one machine's ports: the second one says so, and nobody is disturbed.
+#[test]
+fn a_pooler_whose_database_is_not_set_up_yet_waits_for_it() {
+    let mut rig = Rig::start(&[]);
+    rig.machine.sql("alter role pgbouncer nologin").unwrap();
+    rig.machine
+        .sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'pgbouncer'")
+        .unwrap();
+    let run = rig.run("pooler");
+    rig.wait_detail("pooler", "unready", "role \\\\\\\"pgbouncer\\\\\\\" is not permitted to log in");
+    the_rest_is_well(&rig);
+    rig.machine.sql("alter role pgbouncer login").unwrap();
+    rig.wait_state("pooler", "ready");
+    assert_eq!(rig.run("pooler"), run);
+    let _ = PATIENCE;
+    rig.stop();
+}
