@@ -2,14 +2,16 @@
 //! when the cause has gone.
 
 use crate::rig::Rig;
-use crate::support::machine::PATIENCE;
-use nix::sys::signal::Signal;
+use crate::support::machine::children;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::net::TcpListener;
 
-/// The machine serves, whatever the pooler does.
+/// The database serves, whatever the pooler does; a whole without its pooler is degraded.
 fn the_rest_is_well(rig: &Rig) {
-    rig.says(&["health", "--ready"]);
+    rig.says(&["health", "--live"]);
+    rig.says(&["health", "--service", "postgres"]);
     assert_eq!(rig.machine.sql("select 1").unwrap(), [["1"]]);
 }
 
@@ -31,17 +33,18 @@ fn a_pooler_that_hangs_is_started_again_and_its_neighbours_are_not() {
 fn a_database_that_hangs_makes_the_pooler_unready_and_does_not_restart_it() {
     let mut rig = Rig::start(&[]);
     let run = rig.run("pooler");
-    // Its backends stand, its postmaster does not: nobody has ended, and nobody answers.
-    let all = rig.machine.sql("select pid from pg_stat_activity where usename = 'pgbouncer'").unwrap();
-    assert!(!all.is_empty());
-    let stopped: Vec<_> = all.iter().map(|row| rig.outer(&row[0])).collect();
-    stopped.iter().for_each(|pid| nix::sys::signal::kill(*pid, Signal::SIGSTOP).unwrap());
-    rig.wait_detail("pooler", "unready", "no answer in");
-    // Long enough for its liveness to be asked more often than it takes to end a service.
-    let port = rig.transaction.to_string();
-    rig.says(&["status"]);
-    assert!(rig.machine.log().contains(&format!("port {port} (transaction)")), "{}", rig.machine.tail());
-    stopped.iter().for_each(|pid| nix::sys::signal::kill(*pid, Signal::SIGCONT).unwrap());
+    let postmaster = rig.process("postgres");
+    let backends = children(u32::try_from(postmaster.as_raw()).unwrap());
+    let backends = backends.into_iter().map(|pid| Pid::from_raw(i32::try_from(pid).unwrap()));
+    let stopped: Vec<_> = std::iter::once(postmaster).chain(backends).collect();
+    stopped.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+    rig.wait_detail("pooler", "unready", "(transaction): no answer in 1400 ms");
+    // Long enough to have been asked more often whether it lives than it takes to be ended for silence.
+    rig.machine.wait("twenty seconds of it", |m| {
+        let pooler = Rig::service(m, "pooler")?;
+        (pooler["state"] == "unready" && pooler["for_ms"].as_u64()? > 20_000).then_some(())
+    });
+    stopped.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
     rig.wait_state("pooler", "ready");
     assert_eq!(rig.run("pooler"), run, "it was not started again");
     rig.stop();
@@ -53,7 +56,6 @@ fn a_taken_port_is_named_and_taken_back_when_it_is_free() {
     let port = rig.session;
     let holder = TcpListener::bind(("127.0.0.1", port)).unwrap();
     rig.machine.boot();
-    rig.machine.wait_ready();
     rig.wait_state("pooler", "ready");
     rig.wait_detail("pooler-session", "backoff", &format!("port {port} is taken"));
     rig.wait_detail("pooler-session", "backoff", "SUPAFLY_POOLER_SESSION_PORT");
@@ -95,14 +97,13 @@ fn a_damaged_file_of_secrets_is_named_never_shown_and_read_again_when_it_is_mend
 #[test]
 fn an_address_that_cannot_be_gives_up_with_the_reason_and_one_that_may_come_is_waited_for() {
     for (listen, state, words) in [
-        ("300.1.1.1", "gave-up", "SUPAFLY_POOLER_LISTEN: `300.1.1.1` is no address of ours"),
-        ("127.0.0.1 ::1", "gave-up", "SUPAFLY_POOLER_LISTEN"),
+        ("300.1.1.1", "failed", "SUPAFLY_POOLER_LISTEN: `300.1.1.1` is no address of ours"),
+        ("127.0.0.1 ::1", "failed", "SUPAFLY_POOLER_LISTEN"),
         // Set aside for documentation: no machine has it.
         ("192.0.2.1", "backoff", "SUPAFLY_POOLER_LISTEN: 192.0.2.1"),
     ] {
         let mut rig = Rig::new(&[("SUPAFLY_POOLER_LISTEN", listen.to_owned())]);
         rig.machine.boot();
-        rig.machine.wait_ready();
         crate::rig::BOTH.iter().for_each(|name| rig.wait_detail(name, state, words));
         the_rest_is_well(&rig);
         rig.stop();
@@ -131,20 +132,20 @@ fn a_pooler_that_is_not_there_or_not_wanted_is_absent_without_noise() {
     }
 }
 
-/// Two at once on one machine's ports: the second one says so, and nobody is disturbed.
 #[test]
-fn a_pooler_whose_database_is_not_set_up_yet_waits_for_it() {
+fn a_pooler_that_may_not_log_in_says_so_and_is_ready_when_it_may() {
     let mut rig = Rig::start(&[]);
     rig.machine.sql("alter role pgbouncer nologin").unwrap();
     rig.machine
         .sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'pgbouncer'")
         .unwrap();
     let run = rig.run("pooler");
-    rig.wait_detail("pooler", "unready", "role \\\\\\\"pgbouncer\\\\\\\" is not permitted to log in");
+    // These are PgBouncer's words; Postgres's own are in the log.
+    rig.wait_detail("pooler", "unready", "server login has been failing");
+    assert!(rig.machine.log().contains("is not permitted to log in"), "{}", rig.machine.tail());
     the_rest_is_well(&rig);
     rig.machine.sql("alter role pgbouncer login").unwrap();
     rig.wait_state("pooler", "ready");
     assert_eq!(rig.run("pooler"), run);
-    let _ = PATIENCE;
     rig.stop();
 }

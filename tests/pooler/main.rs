@@ -12,7 +12,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod behaviour;
 mod client;
 mod faults;
+mod load;
 mod rig;
