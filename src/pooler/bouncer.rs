@@ -61,11 +61,8 @@ pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exi
     );
     let mut command = Command::new(program);
     command.arg(&conf).stdin(Stdio::null()).env_clear();
-    for name in ["PATH", "HOME", "LANG"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    let environment = crate::facts::environment();
+    command.envs(environment.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "LANG")));
     let failed = command.exec();
     Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
 }

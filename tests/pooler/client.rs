@@ -64,11 +64,10 @@ impl Client {
             .runtime
             .block_on(async { tokio::time::timeout(LONG, self.client.simple_query(statement)).await });
         let messages = answer.map_err(|_| "hangs".to_owned())?.map_err(|e| said(&e))?;
-        let first = messages.iter().find_map(|m| match m {
-            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-            _ => None,
+        let rows = messages.iter().filter_map(|m| {
+            if let tokio_postgres::SimpleQueryMessage::Row(row) = m { row.get(0) } else { None }
         });
-        Ok(first.unwrap_or_default())
+        Ok(rows.map(str::to_owned).next().unwrap_or_default())
     }
 }
 

@@ -2,11 +2,13 @@
 //! when the cause has gone.
 
 use crate::rig::Rig;
-use crate::support::machine::children;
+use crate::support::machine::{children, open_directory, root};
+use crate::support::programs::programs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 
 /// The database serves, whatever the pooler does; a whole without its pooler is degraded.
 fn the_rest_is_well(rig: &Rig) {
@@ -148,4 +150,40 @@ fn a_pooler_that_may_not_log_in_says_so_and_is_ready_when_it_may() {
     rig.wait_state("pooler", "ready");
     assert_eq!(rig.run("pooler"), run);
     rig.stop();
+}
+
+/// A machine that wants no pooler need not have its user, and hears nothing of that.
+#[test]
+fn without_the_poolers_user_all_is_well_where_no_pooler_is_wanted() {
+    if !root() {
+        eprintln!("skipped: not root, everything runs as one user");
+        return;
+    }
+    let users = open_directory();
+    let file = users.path().join("passwd");
+    let all = fs::read_to_string("/etc/passwd").unwrap();
+    let others: Vec<_> = all.lines().filter(|l| !l.starts_with("supafly-pool:")).collect();
+    assert!(others.len() < all.lines().count(), "make test makes this user");
+    fs::write(&file, others.join("\n") + "\n").unwrap();
+    let said = |rig: &Rig, command: &str| {
+        let out = Command::new("unshare")
+            .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/passwd && exec \"$@\""])
+            .args([&file, &programs().join("supafly"), &command.into()])
+            .env_clear()
+            .envs(&rig.machine.env)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code(), text)
+    };
+    let off = Rig::new(&[("SUPAFLY_POOLER", "off".to_owned())]);
+    for command in ["check", "secrets"] {
+        let (code, text) = said(&off, command);
+        assert!(code == Some(0) && !text.contains("supafly-pool"), "{command}: {text}");
+    }
+    let wanted = Rig::new(&[]);
+    let (code, text) = said(&wanted, "check");
+    assert!(code == Some(78) && text.contains("there is no user `supafly-pool`"), "{text}");
+    let (code, text) = said(&wanted, "secrets");
+    assert!(code == Some(0) && text.contains("no secrets for `pooler`: user `supafly-pool`"), "{text}");
 }

@@ -120,11 +120,10 @@ impl Rig {
 /// The version under test.
 pub(crate) fn version() -> Version {
     let named = crate::support::programs::var("SUPAFLY_PGBOUNCER").unwrap_or("pgbouncer".into());
-    let path = std::env::join_paths(
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .chain(["/usr/sbin".into(), "/usr/local/sbin".into()]),
-    );
-    let out = Command::new(&named).arg("--version").env("PATH", path.unwrap()).output();
+    let path =
+        crate::support::programs::var("PATH").unwrap().into_string().unwrap() + ":/usr/local/sbin:/usr/sbin";
+    let found = which::which_in(&named, Some(path), "/").unwrap_or_else(|_| named.clone().into());
+    let out = Command::new(found).arg("--version").output();
     let out = out.unwrap_or_else(|e| panic!("{}: {e}: run `make test`", named.display()));
     Version::said(&String::from_utf8_lossy(&out.stdout)).unwrap()
 }

@@ -335,12 +335,11 @@ impl World {
             let told = self.processes.get(name).is_some_and(|p| p.told);
             promise!(!told || !self.serves(&rule.of), "{} serves and {name} was not told", rule.of);
             // Ready for no time at all, it was never seen to serve.
-            let was_ready = match self.state(&rule.of) {
-                State::Stopping { ready_for, .. } | State::Clearing { ready_for, .. } => {
-                    ready_for.is_some_and(|time| !time.is_zero())
-                }
-                _ => false,
-            };
+            let was_ready = matches!(
+                self.state(&rule.of),
+                State::Stopping { ready_for: Some(time), .. } | State::Clearing { ready_for: Some(time), .. }
+                    if !time.is_zero()
+            );
             promise!(told || !was_ready, "{} is out and {name} was not told", rule.of);
         }
         Ok(())
