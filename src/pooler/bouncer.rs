@@ -13,6 +13,11 @@ use std::process::{Command, Stdio};
 const FILES: u64 = 100;
 
 pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exit, Failure> {
+    if settings.pooler_port == settings.pooler_session_port {
+        return Err(Failure::config(
+            "SUPAFLY_POOLER_PORT and SUPAFLY_POOLER_SESSION_PORT are the same: each mode needs a port of its own",
+        ));
+    }
     let version = version(program)?;
     let listen = listen(settings, version, mode);
     let port = port(settings, mode);

@@ -24,10 +24,9 @@ pub enum Asked {
 }
 
 /// Shorter than what the service files give the command, so that the reason is said.
-const READY: Duration = Duration::from_millis(1_400);
+const LIMIT: Duration = Duration::from_millis(2_500);
 /// How soon one that does not listen is asked again.
 const AGAIN: Duration = Duration::from_millis(30);
-const ALIVE: Duration = Duration::from_millis(2_500);
 /// The protocol's SSLRequest.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -45,7 +44,6 @@ pub fn run(settings: &Settings, mode: Mode, asked: Asked) -> Result<Exit, Failur
         .build()
         .map_err(|e| no(format!("cannot start the event loop: {e}")))?;
     let port = bouncer::port(settings, mode);
-    let limit = if asked == Asked::Ready { READY } else { ALIVE };
     let answer = runtime.block_on(async {
         let ask = async {
             match asked {
@@ -53,9 +51,9 @@ pub fn run(settings: &Settings, mode: Mode, asked: Asked) -> Result<Exit, Failur
                 Asked::Alive => alive(&host(settings, chosen.kind, mode), port, chosen.kind).await,
             }
         };
-        tokio::time::timeout(limit, ask)
+        tokio::time::timeout(LIMIT, ask)
             .await
-            .unwrap_or_else(|_| Err(format!("no answer in {} ms", limit.as_millis())))
+            .unwrap_or_else(|_| Err(format!("no answer in {} ms", LIMIT.as_millis())))
     });
     match answer {
         Ok(()) => Ok(Exit::Clean),
@@ -67,7 +65,7 @@ pub fn run(settings: &Settings, mode: Mode, asked: Asked) -> Result<Exit, Failur
 async fn once_it_listens(settings: &Settings, kind: Kind, mode: Mode) -> Result<(), String> {
     let port = bouncer::port(settings, mode);
     // In time to say that it is refused.
-    let end = tokio::time::Instant::now() + READY - 3 * AGAIN;
+    let end = tokio::time::Instant::now() + LIMIT - 3 * AGAIN;
     loop {
         let Err(why) = select_one(settings, kind, mode).await else { return Ok(()) };
         match TcpStream::connect((host(settings, kind, mode).as_str(), port)).await {

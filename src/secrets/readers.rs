@@ -1,4 +1,5 @@
-//! What `secrets` made, for those it was made for (the pooler reads its own: `pooler::secrets`). No value is ever part of an error or of `Debug`.
+//! What `secrets` made, for those it was made for; the pooler reads its own (`pooler::secrets`). No value is ever part of
+//! an error or of `Debug`.
 
 use crate::config::{Secret, Settings};
 use crate::exit::Failure;

@@ -40,7 +40,7 @@ fn a_database_that_hangs_makes_the_pooler_unready_and_does_not_restart_it() {
     let backends = backends.into_iter().map(|pid| Pid::from_raw(i32::try_from(pid).unwrap()));
     let stopped: Vec<_> = std::iter::once(postmaster).chain(backends).collect();
     stopped.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
-    rig.wait_detail("pooler", "unready", "(transaction): no answer in 1400 ms");
+    rig.wait_detail("pooler", "unready", "(transaction): no answer in 2500 ms");
     // Long enough to have been asked more often whether it lives than it takes to be ended for silence.
     rig.machine.wait("twenty seconds of it", |m| {
         let pooler = Rig::service(m, "pooler")?;
@@ -149,6 +149,18 @@ fn a_pooler_that_may_not_log_in_says_so_and_is_ready_when_it_may() {
     rig.machine.sql("alter role pgbouncer login").unwrap();
     rig.wait_state("pooler", "ready");
     assert_eq!(rig.run("pooler"), run);
+    rig.stop();
+}
+
+#[test]
+fn one_port_for_both_is_refused() {
+    let mut rig = Rig::new(&[]);
+    rig.machine.env.insert("SUPAFLY_POOLER_SESSION_PORT".to_owned(), rig.transaction.to_string());
+    rig.machine.boot();
+    for name in crate::rig::BOTH {
+        rig.wait_detail(name, "failed", "SUPAFLY_POOLER_PORT and SUPAFLY_POOLER_SESSION_PORT are the same");
+    }
+    the_rest_is_well(&rig);
     rig.stop();
 }
 
