@@ -50,6 +50,9 @@ impl Pending {
 
 /// A connection that ended without a word of the server's.
 const GONE: &[&str] = &["connection closed", "reset by peer", "unexpected EOF"];
+/// The same, or with Postgres's or PgBouncer's word for the server connection that is gone.
+const ENDED: &[&str] =
+    &["57P01", "server conn crashed", "connection closed", "reset by peer", "unexpected EOF"];
 
 /// Those who are there when something happens on one port.
 struct Clients {
@@ -98,11 +101,11 @@ fn while_postgres_is_started_again_transactions_are_cut_and_the_others_wait() {
     rig.says(&["restart", "postgres", "--no-wait"]);
     rig.wait_said(from, "postgres is stopping");
 
-    transaction.busy.cut("busy, transaction", &["57P01", "server conn crashed", "connection closed"]);
-    session.busy.cut("busy, session", &["57P01", "server conn crashed", "connection closed"]);
-    Pending::ask(transaction.open, "select 1").cut("open, transaction", GONE);
-    Pending::ask(session.open, "select 1").cut("open, session", GONE);
-    Pending::ask(session.idle, "select 1").cut("idle, session", GONE);
+    transaction.busy.cut("busy, transaction", ENDED);
+    session.busy.cut("busy, session", ENDED);
+    Pending::ask(transaction.open, "select 1").cut("open, transaction", ENDED);
+    Pending::ask(session.open, "select 1").cut("open, session", ENDED);
+    Pending::ask(session.idle, "select 1").cut("idle, session", ENDED);
     let waiting = [
         ("idle, transaction", Pending::ask(transaction.idle, "select 'new'")),
         ("new, transaction", Pending::login(&transaction.login)),
@@ -129,17 +132,17 @@ fn while_postgres_recovers_from_a_crash_transactions_are_cut_and_the_others_wait
     let (from, run) = (rig.machine.log().len(), rig.run("postgres"));
     rig.signal("postgres", Signal::SIGKILL);
     rig.wait_said(from, "postgres ended unasked");
-    transaction.busy.cut("busy, transaction", &["server conn crashed", "connection closed"]);
-    session.busy.cut("busy, session", &["server conn crashed", "connection closed"]);
+    transaction.busy.cut("busy, transaction", ENDED);
+    session.busy.cut("busy, session", ENDED);
     let waiting = [
         ("idle, transaction", Pending::ask(transaction.idle, "select 'new'")),
         ("new, transaction", Pending::login(&transaction.login)),
         ("new, session", Pending::login(&session.login)),
     ];
     rig.wait_another("postgres", run);
-    Pending::ask(transaction.open, "select 1").cut("open, transaction", GONE);
-    Pending::ask(session.open, "select 1").cut("open, session", GONE);
-    Pending::ask(session.idle, "select 1").cut("idle, session", GONE);
+    Pending::ask(transaction.open, "select 1").cut("open, transaction", ENDED);
+    Pending::ask(session.open, "select 1").cut("open, session", ENDED);
+    Pending::ask(session.idle, "select 1").cut("idle, session", ENDED);
     waiting.into_iter().for_each(|(who, pending)| pending.is(who, "new"));
     Pending::ask(transaction.later, "select 'later'").is("idle all the time, transaction", "later");
     rig.stop();
@@ -150,7 +153,7 @@ fn while_postgres_recovers_from_a_crash_transactions_are_cut_and_the_others_wait
 fn a_freeze_costs_clients_nothing_but_time() {
     let rig = Rig::start(&[]);
     let both = [rig.transaction, rig.session]
-        .map(|port| Clients::come(&rig, port, "select 'busy' from pg_sleep(2)"));
+        .map(|port| Clients::come(&rig, port, "select 'busy' from pg_sleep(6)"));
     rig.says(&["freeze", "--wait", "60s"]);
     let mut waiting = Vec::new();
     let mut open = Vec::new();
@@ -171,20 +174,25 @@ fn a_freeze_costs_clients_nothing_but_time() {
 /// The pooler ends by order: what is under way has its share of the stop to end in.
 #[test]
 fn when_the_pooler_is_started_again_its_clients_are_cut_and_running_statements_may_end() {
-    let mut rig = Rig::start(&[]);
+    // Its share is then more than three seconds.
+    let mut rig = Rig::start(&[("SUPAFLY_STOP_BUDGET", "30s".to_owned())]);
+    let direct = rig.login(rig.machine.port).connect().unwrap();
     for (name, other, port) in
         [("pooler", "pooler-session", rig.transaction), ("pooler-session", "pooler", rig.session)]
     {
         let clients = Clients::come(&rig, port, "select pg_sleep(60), 'busy'");
+        direct.ask("select pg_advisory_lock(7)").unwrap();
         let short = clients.login.connect().unwrap();
-        let short = Pending::ask(short, "select 'short' from pg_sleep(0.4)");
+        let short = Pending::ask(short, "select 'short' from pg_advisory_xact_lock(7)");
         let (run, others, postgres) = (rig.run(name), rig.run(other), rig.run("postgres"));
         crate::support::machine::until("the short statement to run", PATIENCE, || {
-            let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%short%' and pid <> pg_backend_pid()";
+            let running = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
             (rig.machine.sql(running).ok()?[0][0] != "0").then_some(())
         });
-        let begun = Instant::now();
+        let (begun, from) = (Instant::now(), rig.machine.log().len());
         rig.says(&["restart", name, "--no-wait"]);
+        rig.wait_said(from, &format!("{name} is stopping"));
+        direct.ask("select pg_advisory_unlock(7)").unwrap();
         short.is("a statement that ends soon", "short");
         clients.busy.cut("busy", GONE);
         Pending::ask(clients.open, "select 1").cut("open", GONE);
