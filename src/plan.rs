@@ -57,7 +57,9 @@ impl Plan {
         let specs = named;
         for spec in specs.values() {
             let outage = spec.after_outage.as_ref().map(|rule| &rule.of);
-            let named = spec.requires.iter().chain(&spec.after).chain(&spec.fence_by).chain(outage);
+            let told = spec.outage_signals.as_ref().map(|rule| &rule.of);
+            let named =
+                spec.requires.iter().chain(&spec.after).chain(&spec.fence_by).chain(outage).chain(told);
             for unknown in named.filter(|n| !specs.contains_key(*n)) {
                 let all: Vec<_> = specs.keys().map(ServiceName::as_str).collect();
                 let message = format!("names `{unknown}`, which is no service; there are {}", all.join(", "));

@@ -33,19 +33,23 @@ install_packages() {
     mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
   fi
-  # Packages start their services (PgBouncer's is one) unless this says no.
-  local policy=/usr/sbin/policy-rc.d ours=
+  # Packages start their services (PgBouncer's is one) unless this says no. It must not stay, however we end: `locked`
+  # gave us a shell of our own.
+  local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
-    ours=$policy
+    trap "rm -f '$policy'" EXIT
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 0755 "$policy"
   fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null || { rm -f "$ours"; return 1; }
-  rm -f "$ours"
+    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null
+  # Nor at the next boot of the host: ours is run by the supervisor alone.
   case " ${packages[*]} " in
-  *" pgbouncer "*) if command -v systemctl >/dev/null; then systemctl disable --quiet pgbouncer 2>/dev/null || :; fi ;;
+  *" pgbouncer "*)
+    if command -v systemctl >/dev/null; then systemctl disable --quiet pgbouncer 2>/dev/null || :
+    elif command -v update-rc.d >/dev/null; then update-rc.d pgbouncer disable >/dev/null 2>&1 || :; fi
+    ;;
   esac
 }
 

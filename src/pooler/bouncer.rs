@@ -1,7 +1,7 @@
 //! Renders PgBouncer's configuration and becomes PgBouncer: same pid, its standard error is our service's log.
 
 use super::render::{self, Facts, Mode, Sizes, Version};
-use super::{own_directory, secret, secrets, write};
+use super::{from_here, own_directory, secret, secrets, write};
 use crate::config::{Settings, Source};
 use crate::exit::{Exit, Failure};
 use std::net::{TcpListener, ToSocketAddrs};
@@ -13,6 +13,11 @@ use std::process::{Command, Stdio};
 const FILES: u64 = 100;
 
 pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exit, Failure> {
+    if settings.pooler_port == settings.pooler_session_port {
+        return Err(Failure::config(
+            "SUPAFLY_POOLER_PORT and SUPAFLY_POOLER_SESSION_PORT are the same: each mode needs a port of its own",
+        ));
+    }
     let version = version(program)?;
     let listen = listen(settings, version, mode);
     let port = port(settings, mode);
@@ -38,12 +43,13 @@ pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exi
         port,
         own,
         users: users.clone(),
-        postgres: settings.pg_socket_dir(),
+        postgres: postgres(settings),
         pg_port: settings.pg_port,
         sizes,
     };
     for (what, text) in [
         ("SUPAFLY_RUN", facts.own.display().to_string()),
+        ("SUPAFLY_PG_LISTEN", facts.postgres.clone()),
         ("SUPAFLY_POOLER_LISTEN", facts.listen.replace(", ", ",")),
         ("the password of the role pgbouncer", password.to_owned()),
     ] {
@@ -60,11 +66,8 @@ pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exi
     );
     let mut command = Command::new(program);
     command.arg(&conf).stdin(Stdio::null()).env_clear();
-    for name in ["PATH", "HOME", "LANG"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    let environment = crate::facts::environment();
+    command.envs(environment.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "LANG")));
     let failed = command.exec();
     Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
 }
@@ -97,6 +100,18 @@ fn version(program: &Path) -> Result<Version, Failure> {
     })
 }
 
+/// How it reaches Postgres: over TCP, because over the socket `postgres` and `supafly` must be the system's users of those
+/// names, and whoever comes through the pooler is its user there.
+fn postgres(settings: &Settings) -> String {
+    if settings.pg_listen.split(',').all(|a| a.trim().is_empty()) {
+        tracing::warn!(
+            "SUPAFLY_PG_LISTEN is empty, so the pooler takes Postgres's socket, where the role postgres cannot log in by password"
+        );
+        return settings.pg_socket_dir().display().to_string();
+    }
+    from_here(&settings.pg_listen).to_owned()
+}
+
 /// Where it listens: as the settings say; but one through which anybody may log in as anybody stays on loopback, unless
 /// its address was given by name.
 fn listen(settings: &Settings, version: Version, mode: Mode) -> String {
@@ -115,12 +130,15 @@ fn listen(settings: &Settings, version: Version, mode: Mode) -> String {
     if version.open_to_all() && !given { "127.0.0.1".to_owned() } else { settings.pooler_listen.clone() }
 }
 
-/// Nobody else has the port, as far as one can see before taking it.
+/// Nobody else has the port, as far as one can see before taking it, and some address of ours is there: without one
+/// PgBouncer goes on with nothing but its socket.
 fn free(listen: &str, port: u16, mode: Mode) -> Result<(), Failure> {
     let variable = match mode {
         Mode::Transaction => "SUPAFLY_POOLER_PORT",
         Mode::Session => "SUPAFLY_POOLER_SESSION_PORT",
     };
+    let mut nowhere = None;
+    let mut somewhere = false;
     for address in listen.split(',').map(str::trim) {
         let hosts = if address == "*" { &["0.0.0.0", "::"][..] } else { std::slice::from_ref(&address) };
         for host in hosts {
@@ -128,6 +146,7 @@ fn free(listen: &str, port: u16, mode: Mode) -> Result<(), Failure> {
                 |e| Failure::config(format!("SUPAFLY_POOLER_LISTEN: `{host}` is no address of ours: {e}"));
             for to in (*host, port).to_socket_addrs().map_err(unknown)? {
                 match TcpListener::bind(to) {
+                    Ok(_) => somewhere = true,
                     Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
                         return Err(Failure::gave_up(format!(
                             "port {port} is taken ({to}): stop whoever has it, or set {variable}"
@@ -138,13 +157,16 @@ fn free(listen: &str, port: u16, mode: Mode) -> Result<(), Failure> {
                             "port {port} needs root: set {variable} above 1023"
                         )));
                     }
-                    // A machine without IPv6, or an address that comes later: PgBouncer's own affair.
-                    Ok(_) | Err(_) => {}
+                    // A machine without IPv6, or an address that comes later.
+                    Err(e) => nowhere = Some(format!("{to}: {e}")),
                 }
             }
         }
     }
-    Ok(())
+    match nowhere {
+        Some(why) if !somewhere => Err(Failure::gave_up(format!("SUPAFLY_POOLER_LISTEN: {why}"))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +184,15 @@ mod tests {
         }
         drop(holder);
         free("127.0.0.1", port, Mode::Session).unwrap();
+    }
+
+    #[test]
+    fn one_address_of_ours_is_enough_and_none_is_waited_for() {
+        // Set aside for documentation: nobody has it.
+        let why = free("192.0.2.1", 1024, Mode::Transaction).unwrap_err();
+        assert!(why.exit == Exit::GaveUp && why.message.contains("192.0.2.1"), "{why}");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        free("192.0.2.1, 127.0.0.1", port, Mode::Transaction).unwrap();
     }
 
     #[test]

@@ -18,10 +18,13 @@ use crate::exit::{Exit, Failure};
 use choice::Kind;
 use render::Mode;
 use secrets::Secrets;
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Runs the role. For PgBouncer it returns only when that could not be started.
 ///
@@ -33,11 +36,24 @@ pub fn run(settings: &Settings, mode: Mode) -> Result<Exit, Failure> {
     };
     match (chosen.kind, mode) {
         (Kind::PgBouncer, mode) => bouncer::run(settings, &chosen.program, mode),
-        (Kind::Supavisor, Mode::Transaction) => supavisor::run(settings, &chosen.program),
+        (Kind::Supavisor, Mode::Transaction) => {
+            outages_are_its_own_affair()?;
+            supavisor::run(settings, &chosen.program)
+        }
         (Kind::Supavisor, Mode::Session) => {
             Err(Failure::config("Supavisor serves both ports itself: the service `pooler` runs it"))
         }
     }
+}
+
+/// What PgBouncer is told of Postgres's outages (USR1, USR2: `outage_signals` of the service) would end a program that does
+/// not know these signals. A child has them as it was born.
+fn outages_are_its_own_affair() -> Result<(), Failure> {
+    for signal in [SIGUSR1, SIGUSR2] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
+            .map_err(|e| Failure::gave_up(format!("signals cannot be received: {e}")))?;
+    }
+    Ok(())
 }
 
 fn secrets(settings: &Settings) -> Result<Secrets, Failure> {
@@ -54,7 +70,7 @@ fn secret<'a>(settings: &Settings, secrets: &'a Secrets, name: &str) -> Result<&
     secrets.get(name).map(crate::config::Secret::reveal).map_err(lacks)
 }
 
-/// `<run>/pooler`; `secrets` makes it for our user, and where all is one user we may make it ourselves.
+/// `<run>/pooler`, 0700 and ours; `secrets` makes it, and where all is one user we may make it ourselves.
 fn own_directory(settings: &Settings) -> Result<PathBuf, Failure> {
     let own = settings.pooler_dir();
     if !own.is_dir() {

@@ -24,8 +24,9 @@ pub enum Asked {
 }
 
 /// Shorter than what the service files give the command, so that the reason is said.
-const READY: Duration = Duration::from_millis(1_400);
-const ALIVE: Duration = Duration::from_millis(2_500);
+const LIMIT: Duration = Duration::from_millis(2_500);
+/// How soon one that does not listen is asked again.
+const AGAIN: Duration = Duration::from_millis(30);
 /// The protocol's SSLRequest.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -43,21 +44,38 @@ pub fn run(settings: &Settings, mode: Mode, asked: Asked) -> Result<Exit, Failur
         .build()
         .map_err(|e| no(format!("cannot start the event loop: {e}")))?;
     let port = bouncer::port(settings, mode);
-    let limit = if asked == Asked::Ready { READY } else { ALIVE };
     let answer = runtime.block_on(async {
         let ask = async {
             match asked {
-                Asked::Ready => select_one(settings, chosen.kind, mode).await,
+                Asked::Ready => once_it_listens(settings, chosen.kind, mode).await,
                 Asked::Alive => alive(&host(settings, chosen.kind, mode), port, chosen.kind).await,
             }
         };
-        tokio::time::timeout(limit, ask)
+        tokio::time::timeout(LIMIT, ask)
             .await
-            .unwrap_or_else(|_| Err(format!("no answer in {} ms", limit.as_millis())))
+            .unwrap_or_else(|_| Err(format!("no answer in {} ms", LIMIT.as_millis())))
     });
     match answer {
         Ok(()) => Ok(Exit::Clean),
         Err(why) => Err(no(format!("port {port} ({}): {why}", mode.word()))),
+    }
+}
+
+/// The first question comes before it can listen. Waiting for that here saves the time until the next one.
+async fn once_it_listens(settings: &Settings, kind: Kind, mode: Mode) -> Result<(), String> {
+    let port = bouncer::port(settings, mode);
+    // In time to say that it is refused.
+    let end = tokio::time::Instant::now() + LIMIT - 3 * AGAIN;
+    loop {
+        let Err(why) = select_one(settings, kind, mode).await else { return Ok(()) };
+        match TcpStream::connect((host(settings, kind, mode).as_str(), port)).await {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::ConnectionRefused && tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Ok(_) | Err(_) => return Err(why),
+        }
     }
 }
 
@@ -107,9 +125,13 @@ pub(super) async fn through(host: &str, port: u16, user: &str, password: &str) -
 async fn alive(host: &str, port: u16, kind: Kind) -> Result<(), String> {
     let said = |e: std::io::Error| e.to_string();
     let mut stream = TcpStream::connect((host, port)).await.map_err(said)?;
-    let (question, fits): (&[u8], fn(&[u8]) -> bool) = match kind {
-        Kind::PgBouncer => (&SSL_REQUEST, |a| matches!(a, [b'N' | b'S', ..])),
-        Kind::Supavisor => (b"GET / HTTP/1.0\r\n\r\n", |a| a.starts_with(b"HTTP/1.1 204")),
+    let question: &[u8] = match kind {
+        Kind::PgBouncer => &SSL_REQUEST,
+        Kind::Supavisor => b"GET / HTTP/1.0\r\n\r\n",
+    };
+    let fits = |answer: &[u8]| match kind {
+        Kind::PgBouncer => matches!(answer, [b'N' | b'S', ..]),
+        Kind::Supavisor => answer.starts_with(b"HTTP/1.1 204"),
     };
     stream.write_all(question).await.map_err(said)?;
     let wanted = if kind == Kind::PgBouncer { 1 } else { 12 };

@@ -92,8 +92,8 @@ pub struct Facts {
     pub own: PathBuf,
     /// The rendered list of users.
     pub users: PathBuf,
-    /// Directory of Postgres's socket.
-    pub postgres: PathBuf,
+    /// Postgres's address, or the directory of its socket.
+    pub postgres: String,
     /// Postgres's port.
     pub pg_port: u16,
     /// See [`sizes`].
@@ -109,7 +109,7 @@ pub fn ini(facts: &Facts) -> String {
         "[databases]".to_owned(),
     ];
     let auth = if *version >= Version(1, 19, 0) { " auth_dbname=postgres" } else { "" };
-    lines.push(format!("* = host={} port={}{auth}", facts.postgres.display(), facts.pg_port));
+    lines.push(format!("* = host={} port={}{auth}", facts.postgres, facts.pg_port));
     lines.push("[pgbouncer]".to_owned());
     let mut set = |key: &str, value: &str| lines.push(format!("{key} = {value}"));
     set("listen_addr", &facts.listen);
@@ -126,10 +126,11 @@ pub fn ini(facts: &Facts) -> String {
     set("max_db_connections", &sizes.database.to_string());
     set("max_client_conn", &sizes.clients.to_string());
     // The default of 15 s goes on failing clients long after Postgres is back.
-    set("server_login_retry", "1");
+    set("server_login_retry", "0.3");
     set("server_connect_timeout", "5");
+    // How long clients wait while Postgres is away, in a query or in their login.
     set("query_wait_timeout", "60");
-    set("client_login_timeout", "15");
+    set("client_login_timeout", "60");
     // `options` must be among them: without it a client can stop older versions (CVE-2026-107349).
     set("ignore_startup_parameters", "extra_float_digits,options");
     set("server_reset_query_always", "0");
@@ -173,7 +174,7 @@ mod tests {
             port: 6543,
             own: "/run/supafly/pooler".into(),
             users: "/run/supafly/pooler/users".into(),
-            postgres: "/run/supafly/postgres".into(),
+            postgres: "127.0.0.1".to_owned(),
             pg_port: 5432,
             sizes: sizes(1 << 30, mode),
         }

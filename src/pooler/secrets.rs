@@ -1,46 +1,7 @@
-//! What the pooler's file of secrets holds: one JSON object, made once and kept. Pure; the `secrets` role writes it.
+//! The pooler's file of secrets, which the `secrets` role writes: by name, because each pooler needs others of them. Pure.
 
 use crate::config::Secret;
-use serde_json::{Map, Value};
-
-/// Each secret and its length in characters. Supavisor takes a vault key of any other length than 32 without a word and
-/// then cuts every client; 64 is the shortest key that its web framework accepts.
-const WANTED: &[(&str, usize)] = &[
-    ("pgbouncer", 32),
-    ("db_password", 32),
-    ("secret_key_base", 64),
-    ("vault_enc_key", 32),
-    ("api_jwt_secret", 64),
-    ("metrics_jwt_secret", 64),
-];
-
-/// The file's text with everything that lacks made by `random` (a text of that many characters).
-///
-/// # Errors
-/// The kept text is no JSON object, or the vault key in it has another length: a new one would make what is stored
-/// unreadable, so it is not replaced.
-pub fn completed(kept: Option<&str>, random: impl Fn(usize) -> String) -> Result<String, String> {
-    let mut secrets = match kept.filter(|text| !text.trim().is_empty()) {
-        None => Map::new(),
-        Some(text) => match serde_json::from_str(text) {
-            Ok(Value::Object(map)) => map,
-            // The error would quote the text.
-            Ok(_) | Err(_) => return Err("is not one JSON object".to_owned()),
-        },
-    };
-    for (name, length) in WANTED {
-        match secrets.get(*name).map(|v| v.as_str().unwrap_or_default().len()) {
-            Some(there) if *name == "vault_enc_key" && there != *length => {
-                return Err(format!("`{name}` should have {length} characters and has {there}"));
-            }
-            Some(there) if there > 0 => {}
-            Some(_) | None => {
-                secrets.insert((*name).to_owned(), Value::String(random(*length)));
-            }
-        }
-    }
-    Ok(format!("{}\n", Value::Object(secrets)))
-}
+use serde_json::Value;
 
 /// The secrets, as the launcher reads them.
 #[derive(Debug)]
@@ -79,22 +40,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_stays_and_what_lacks_is_made_in_the_right_length() {
-        let made = completed(Some(r#"{"pgbouncer":"kept"}"#), |n| "x".repeat(n)).unwrap();
-        let secrets = Secrets::parse(&made).unwrap();
-        assert_eq!(secrets.get("pgbouncer").unwrap().reveal(), "kept");
-        assert_eq!(secrets.get("vault_enc_key").unwrap().reveal().len(), 32);
-        assert!(secrets.get("secret_key_base").unwrap().reveal().len() >= 64);
-        assert_eq!(completed(Some(&made), |_| unreachable!()).unwrap(), made);
-        assert!(!format!("{secrets:?}").contains("kept"));
+    fn a_secret_is_found_by_its_name_and_shown_to_nobody() {
+        let secrets = Secrets::parse(r#"{"pgbouncer": "geheim", "of_tomorrow": "x"}"#).unwrap();
+        assert_eq!(secrets.get("pgbouncer").unwrap().reveal(), "geheim");
+        assert!(!format!("{secrets:?}").contains("geheim"));
+        assert!(Secrets::parse(r#"{"a": ""}"#).unwrap().get("a").is_err());
+        assert!(secrets.get("vault_enc_key").unwrap_err().contains("vault_enc_key"));
     }
 
     #[test]
     fn a_file_that_cannot_be_is_refused_without_being_shown() {
-        for text in ["[\"hunter2\"]", "hunter2", r#"{"vault_enc_key":"hunter2"}"#] {
-            let why = completed(Some(text), |n| "x".repeat(n)).unwrap_err();
-            assert!(!why.contains("hunter2"), "{why}");
+        for text in ["[\"hunter2\"]", "hunter2", r#"{"hunter": 4711"#, r#"{"pgbouncer": 4711}"#, ""] {
+            let why = Secrets::parse(text).unwrap_err();
+            assert!(!why.contains("hunter2") && !why.contains("4711"), "{why}");
         }
-        assert!(Secrets::parse(r#"{"a":""}"#).unwrap().get("a").is_err());
     }
 }

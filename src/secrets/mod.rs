@@ -17,10 +17,11 @@ mod keys;
 mod known;
 mod readers;
 
-pub use readers::{ForPooler, ForPostgrest, Keys, keys, pooler, postgrest, superuser};
+pub use readers::{ForPostgrest, Keys, keys, postgrest, superuser};
 
 use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
+use crate::pooler::choice;
 use crate::store::credentials;
 use files::{Owner, directory, given, random_text, unusable, user, write};
 use keys::{Place, World};
@@ -41,6 +42,8 @@ const WEB: &str = "supafly-web";
 const REST: &str = "supafly-rest";
 /// The user that runs the pooler.
 const POOL: &str = "supafly-pool";
+/// The pooler's part of the secrets.
+const OF_POOLER: &[&str] = &["pgbouncer"];
 
 /// Runs the role.
 ///
@@ -151,9 +154,14 @@ fn stack(
         }
         Err(e) => tracing::warn!("no secrets for `postgrest`: {e}"),
     }
+    // Nor its user, nor a word about that, where there is no pooler.
     match if root { user(POOL) } else { Ok(Owner::us()) } {
-        Ok(pool) => save("pooler.json", &keys::part(&all, &["pgbouncer"]), pool)?,
-        Err(e) => tracing::warn!("no secrets for `pooler`: {e}"),
+        Ok(pool) => {
+            directory(&settings.pooler_dir(), 0o700, Some(pool))?;
+            save("pooler.json", &keys::part(&all, OF_POOLER), pool)?;
+        }
+        Err(e) if choice::chosen(settings).is_some() => tracing::warn!("no secrets for `pooler`: {e}"),
+        Err(_) => {}
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What `secrets` made, for those it was made for. No value is ever part of an error or of `Debug`.
+//! What `secrets` made, for those it was made for; the pooler reads its own (`pooler::secrets`). No value is ever part of
+//! an error or of `Debug`.
 
 use crate::config::{Secret, Settings};
 use crate::exit::Failure;
@@ -15,13 +16,6 @@ pub struct ForPostgrest {
     pub jwt_secret: Secret,
     /// How long a user's token is good for, in seconds.
     pub jwt_expiry: u64,
-}
-
-/// For the pooler.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ForPooler {
-    /// The password of the database role of that name.
-    pub pgbouncer: Secret,
 }
 
 /// For root: what people need.
@@ -43,14 +37,6 @@ pub struct Keys {
 /// 78 when it is missing, is not for us, or holds something else.
 pub fn postgrest(settings: &Settings) -> Result<ForPostgrest, Failure> {
     read(&settings.secret("postgrest.json"))
-}
-
-/// The file of `pooler`.
-///
-/// # Errors
-/// As [`postgrest`].
-pub fn pooler(settings: &Settings) -> Result<ForPooler, Failure> {
-    read(&settings.secret("pooler.json"))
 }
 
 /// The file of root, on the volume `data`.
@@ -107,20 +93,24 @@ mod tests {
     #[test]
     fn a_file_of_another_release_is_read_and_a_broken_one_is_told_without_its_values() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pooler.json");
-        std::fs::write(&path, r#"{"pgbouncer": "geheim", "of_tomorrow": 1}"#).unwrap();
-        let read_back: ForPooler = read(&path).unwrap();
-        assert_eq!(read_back.pgbouncer.reveal(), "geheim");
+        let path = dir.path().join("postgrest.json");
+        std::fs::write(
+            &path,
+            r#"{"authenticator": "geheim", "jwt_secret": "x", "jwt_expiry": 60, "of_tomorrow": 1}"#,
+        )
+        .unwrap();
+        let read_back: ForPostgrest = read(&path).unwrap();
+        assert_eq!(read_back.authenticator.reveal(), "geheim");
         assert!(!format!("{read_back:?}").contains("geheim"));
-        for broken in [r#"{"pgbouncer": 47110815}"#, r#"{"pgbouncer": "geheim""#, "47110815"] {
+        for broken in [r#"{"authenticator": 47110815}"#, r#"{"authenticator": "geheim""#, "47110815"] {
             std::fs::write(&path, broken).unwrap();
-            let said = read::<ForPooler>(&path).unwrap_err().message;
+            let said = read::<ForPostgrest>(&path).unwrap_err().message;
             assert!(
-                !said.contains("47110815") && !said.contains("geheim") && said.contains("pooler.json"),
+                !said.contains("47110815") && !said.contains("geheim") && said.contains("postgrest.json"),
                 "{said}"
             );
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(read::<ForPooler>(&path).unwrap_err().message.contains("first boot"));
+        assert!(read::<ForPostgrest>(&path).unwrap_err().message.contains("first boot"));
     }
 }

@@ -185,6 +185,12 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "none",
                 "After `of` was out for longer than that and serves again, this service must be ready within the time given, or it is started again.",
             ),
+            key(
+                "outage_signals",
+                "`{ of = \"postgres\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }`",
+                "none",
+                "Sent to this service while it is ready: `begins` when `of` ends, or just before it is told to; `ends` when it serves again. So it can let its clients wait; it must know both signals when it is ready.",
+            ),
         ],
     ),
     (

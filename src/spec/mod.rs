@@ -77,6 +77,17 @@ pub struct AfterOutage {
     pub ready_within: Duration,
 }
 
+/// What a service is told when another one is out, so that it can let its own clients wait meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutageSignals {
+    /// Whose outage.
+    pub of: ServiceName,
+    /// Sent when that no longer serves.
+    pub begins: Signal,
+    /// Sent when it serves again.
+    pub ends: Signal,
+}
+
 /// Whether a service stands still while everything is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freezing {
@@ -265,6 +276,7 @@ pub struct ServiceSpec {
     pub fence_by: Option<ServiceName>,
     pub live: Option<Live>,
     pub after_outage: Option<AfterOutage>,
+    pub outage_signals: Option<OutageSignals>,
     /// `handles = "quiesce"`: how long it may take to quiesce.
     pub quiesces: Option<Duration>,
     pub freezing: Freezing,
@@ -294,6 +306,15 @@ impl ServiceSpec {
     #[must_use]
     pub fn needed(&self) -> &str {
         self.program.as_deref().or_else(|| self.exec.first().map(String::as_str)).unwrap_or_default()
+    }
+
+    /// Why it is absent when it is, for people.
+    #[must_use]
+    pub fn lacks(&self) -> String {
+        match self.needed() {
+            "" => "switched off, or not installed".to_owned(),
+            program => format!("{program} is not installed"),
+        }
     }
 
     /// A service with nothing but a name and a program: what tests begin with and what a shortest file gives.
@@ -341,6 +362,7 @@ impl ServiceSpec {
             fence_by: None,
             live: None,
             after_outage: None,
+            outage_signals: None,
             quiesces: None,
             freezing: Freezing::Stands,
             helpers: Helpers::ShortLived,

@@ -1,7 +1,7 @@
 //! From the text of a service file to a [`ServiceSpec`], or to everything that is wrong with it.
 
 use super::asking::{live, ready};
-use super::policy::{after_outage, codes, gives_up, ladder, restart};
+use super::policy::{after_outage, codes, gives_up, ladder, outage_signals, restart};
 use super::problem::{Problem, Problems};
 use super::reader::{File, Reader, Value, nearest};
 use super::{
@@ -114,6 +114,7 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
         capabilities: r.get("capabilities").and_then(|v| capabilities(f, v)),
         live: r.get("live").and_then(|v| live(f, v, base.kind)),
         after_outage: r.get("after_outage").and_then(|v| after_outage(f, v)),
+        outage_signals: r.get("outage_signals").and_then(|v| outage_signals(f, v)),
         quiesces: quiesces(r),
         freezing: match r.get("freezes").and_then(|v| f.boolean(v)) {
             Some(false) => Freezing::GoesOn,

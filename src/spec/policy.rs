@@ -2,7 +2,7 @@
 
 use super::parse::{one_name, signal};
 use super::reader::{File, Value};
-use super::{AfterOutage, GivesUp, GivesUpRule, Length, Restart, Rung, StopLadder, When};
+use super::{AfterOutage, GivesUp, GivesUpRule, Length, OutageSignals, Restart, Rung, StopLadder, When};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,4 +118,18 @@ pub(super) fn after_outage(f: &File<'_>, v: Value<'_>) -> Option<AfterOutage> {
     }
     table.finish();
     Some(AfterOutage { of: of?, longer_than: longer_than?, ready_within: ready_within? })
+}
+
+pub(super) fn outage_signals(f: &File<'_>, v: Value<'_>) -> Option<OutageSignals> {
+    let table = f.table(v, "{ of = \"postgres\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }")?;
+    let of = table.get("of").and_then(|v| one_name(f, v));
+    let begins = table.get("begins").and_then(|v| signal(f, v));
+    let ends = table.get("ends").and_then(|v| signal(f, v));
+    for key in ["of", "begins", "ends"] {
+        if table.get(key).is_none() {
+            f.problem(v.span(), format!("`{key}` is missing"));
+        }
+    }
+    table.finish();
+    Some(OutageSignals { of: of?, begins: begins?, ends: ends? })
 }

@@ -207,6 +207,7 @@ exec = ["/bin/true"]
 ready = { http = { port = 3001, path = "/ready" }, failures = 2 }
 live = { exec = ["/bin/true"], every = "5s", grace = "30s" }
 after_outage = { of = "db", longer_than = "8s", ready_within = "2s" }
+outage_signals = { of = "db", begins = "SIGUSR1", ends = "SIGUSR2" }
 handles = "quiesce"
 freezes = false
 helpers = "resident"
@@ -220,6 +221,8 @@ capabilities = ["CAP_NET_BIND_SERVICE"]
     assert_eq!((live.probe.timeout, live.probe.failures), (Duration::from_millis(2_500), 3));
     assert!(matches!(spec.ready, Ready::Probe(Probe { failures: 2, .. })));
     assert_eq!(spec.after_outage.unwrap().longer_than, Duration::from_secs(8));
+    let signals = spec.outage_signals.unwrap();
+    assert_eq!((signals.of.as_str(), signals.begins, signals.ends), ("db", Signal::SIGUSR1, Signal::SIGUSR2));
     assert_eq!(spec.quiesces, Some(Duration::from_secs(10)));
     assert_eq!((spec.freezing, spec.helpers), (Freezing::GoesOn, Helpers::Resident));
     assert_eq!(spec.env_files["PGPASSWORD"], PathBuf::from("/run/pw"));
@@ -237,6 +240,10 @@ capabilities = ["CAP_NET_BIND_SERVICE"]
     assert_eq!(
         said_of("after_outage = { of = \"db\", longer_than = \"8s\", ready_within = \"2s\" }"),
         ["x.toml:3:16: whether it is back is asked by a probe: give `ready` one"]
+    );
+    assert_eq!(
+        said_of("outage_signals = { of = \"db\", begins = \"SIGUSR1\" }"),
+        ["x.toml:3:18: `ends` is missing"]
     );
     assert_eq!(
         said_of("env_files = { A = \"relative\" }"),

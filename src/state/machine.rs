@@ -347,7 +347,7 @@ impl Machine {
                 | self.freezing(now, actions)
                 | self.leavers(now, actions)
                 | self.advance(now, actions);
-            self.outages(now);
+            self.outages(now, actions);
             if !moved && actions.len() == before {
                 break;
             }

@@ -33,7 +33,7 @@ pub use freezing::Stage;
 pub use machine::{Answer, Cause, Event, Machine, Whole};
 pub use service::{Installed, Service};
 pub use single::Dependents;
-pub use states::{Before, Fitness, Held, Phase, State, Up};
+pub use states::{Before, Fitness, Held, Phase, State, Told, Up};
 
 use crate::spec::{GivesUp, ServiceName};
 use nix::sys::signal::Signal;
@@ -181,6 +181,15 @@ pub enum Action {
         /// Its run.
         run: Run,
         /// What.
+        signal: Signal,
+    },
+    /// Tell the leader of this run, which goes on, of another service's outage.
+    Tell {
+        /// Whose.
+        name: ServiceName,
+        /// Its run.
+        run: Run,
+        /// By what.
         signal: Signal,
     },
     /// Kill the whole descent of this run by SIGKILL, leader included.

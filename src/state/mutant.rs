@@ -47,6 +47,8 @@ pub(super) enum Mutant {
     OversleepingCounts,
     /// Silence counts while the ground is missing.
     LiveWithoutGround,
+    /// Nobody is told that an outage is over.
+    OutageNeverEnds,
 }
 
 #[cfg(not(test))]

@@ -98,8 +98,10 @@ impl Machine {
         let Some(service) = self.services.get_mut(name) else { return unknown(name) };
         match &mut service.state {
             State::Absent => {
-                let program = service.spec.needed();
-                Answer::Rejected(format!("`{name}` is not installed: there is no program `{program}`"))
+                let why = service.spec.lacks();
+                Answer::Rejected(format!(
+                    "`{name}` is absent: {why}; this is looked at when everything starts"
+                ))
             }
             State::Waiting if waits.is_empty() => Answer::Nothing(format!("`{name}` is about to start")),
             State::Waiting => Answer::Nothing(format!("`{name}` waits for {waits}")),

@@ -100,11 +100,22 @@ pub struct Up {
     pub silent: u32,
     /// After an outage: when it must be ready again.
     pub proof: Option<Instant>,
+    /// What it was told of the service whose outages it wants to know.
+    pub told: Told,
+}
+
+/// What a service was told of another one (`outage_signals`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing, or that its outage is over.
+    Serves,
+    /// That it is out.
+    Out,
 }
 
 impl Up {
     pub(super) fn new(now: Instant) -> Up {
-        Up { alive: now, fitness: Fitness::Fit, unready: 0, silent: 0, proof: None }
+        Up { alive: now, fitness: Fitness::Fit, unready: 0, silent: 0, proof: None, told: Told::Serves }
     }
 }
 

@@ -16,7 +16,8 @@ use super::*;
 use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::spec::{
-    AfterOutage, Check, Freezing, Kind, Length, Live, Probe, Ready, Rung, ServiceSpec, StopLadder, When,
+    AfterOutage, Check, Freezing, Kind, Length, Live, OutageSignals, Probe, Ready, Rung, ServiceSpec,
+    StopLadder, When,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -163,6 +164,11 @@ fn spec(i: usize, shape: &Shape) -> ServiceSpec {
             longer_than: Duration::from_secs(3),
             ready_within: Duration::from_secs(2),
         });
+        spec.outage_signals = (shape.pass && i > 0).then(|| OutageSignals {
+            of: named(0),
+            begins: Signal::SIGUSR1,
+            ends: Signal::SIGUSR2,
+        });
         spec.watchdog = (shape.live && shape.pass).then(|| Duration::from_secs(20));
         spec.quiesces = shape.quiesces.then(|| Duration::from_secs(10));
     }
@@ -231,6 +237,7 @@ fn every_mutant_is_caught_by_the_promise_that_it_breaks() {
         (Mutant::DependentsStartEarly, "comes back before|which it requires"),
         (Mutant::OversleepingCounts, "is held to a deadline"),
         (Mutant::LiveWithoutGround, "is ended for its silence"),
+        (Mutant::OutageNeverEnds, "serves and"),
     ];
     for (mutant, promises) in all {
         let why = broken(Some(mutant), 20_000).unwrap_or_default();

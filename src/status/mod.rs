@@ -190,7 +190,7 @@ fn service(
             let word = if machine.is_blocked(name) { "blocked" } else { "waiting" };
             (word, format!("for {on}"), false)
         }
-        State::Absent => ("absent", format!("{} is not installed", s.spec().needed()), false),
+        State::Absent => ("absent", s.spec().lacks(), false),
         State::Spawning { .. } | State::Starting { .. } => {
             ("starting", facts.probe.clone().unwrap_or(said), false)
         }

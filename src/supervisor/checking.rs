@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::spec::duration::show;
 use crate::spec::{GivesUp, Kind, ServiceName};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -70,11 +71,12 @@ struct Rung {
 /// 78 with every problem at once.
 pub fn check(args: &RunArgs, settings: Vec<Setting>, shown: Shown) -> Result<Exit, Failure> {
     let plan = load::plan(args)?;
-    let problems = load::missing_accounts(&plan, Privilege::detect());
+    let absent = load::absent(&plan, &args.environment);
+    let problems = load::missing_accounts(&plan, Privilege::detect(), &absent);
     if !problems.is_empty() {
         return Err(Failure::config(crate::spec::problem::Problems(problems).to_string()));
     }
-    let checked = checked(&plan, args, settings);
+    let checked = checked(&plan, args, settings, &absent);
     let text = match shown {
         Shown::Json => serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n",
         Shown::Table => table(&checked, args),
@@ -85,8 +87,7 @@ pub fn check(args: &RunArgs, settings: Vec<Setting>, shown: Shown) -> Result<Exi
     Ok(Exit::Clean)
 }
 
-fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>) -> Checked {
-    let absent = load::absent(plan, &args.environment);
+fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>, absent: &BTreeSet<ServiceName>) -> Checked {
     let services = plan.order().iter().filter_map(|name| plan.spec(name)).map(|spec| Planned {
         name: spec.name.clone(),
         kind: match spec.kind {
@@ -96,7 +97,7 @@ fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>) -> Checked {
         requires: spec.requires.clone(),
         after: spec.after.clone(),
         gives_up: plan.giving_up(&spec.gives_up, None),
-        absent: absent.contains(&spec.name).then(|| spec.needed().to_owned()),
+        absent: absent.contains(&spec.name).then(|| spec.lacks()),
     });
     let ladders = plan.split().into_iter().map(|split| Ladder {
         service: split.name,
@@ -153,8 +154,8 @@ fn table(checked: &Checked, args: &RunArgs) -> String {
         };
         let (name, requires) = (name.as_str(), names(requires));
         let _ = writeln!(out, "{name:<12} {kind:<8} {gives_up:<9} {requires:<20} {}", names(after));
-        if let Some(program) = absent {
-            let _ = writeln!(out, "{:<12} absent: its program `{program}` is not installed", "");
+        if let Some(why) = absent {
+            let _ = writeln!(out, "{:<12} absent: {why}", "");
         }
     }
     let ms = |ms: u128| show(std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)));

@@ -227,6 +227,10 @@ impl Driver {
                 self.signal(run, signal);
                 None
             }
+            Action::Tell { run, signal, .. } => {
+                self.tell(run, signal);
+                None
+            }
             Action::Kill { run, .. } => {
                 self.kill(run, Signal::SIGKILL);
                 None
@@ -292,7 +296,11 @@ impl Driver {
             Owner::Probe(question) => {
                 let answer = match ended.how {
                     How::Exit(0) => Ok(()),
-                    How::Exit(code) => Err(ProbeError::Command(format!("ended with exit {code}"))),
+                    How::Exit(code) => {
+                        let words = self.probes.last_words(question).map(|w| format!(": {w}"));
+                        let words = words.unwrap_or_default();
+                        Err(ProbeError::Command(format!("ended with exit {code}{words}")))
+                    }
                     How::Signal { number, .. } => {
                         Err(ProbeError::Command(format!("was ended by signal {number}")))
                     }

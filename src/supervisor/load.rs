@@ -54,13 +54,18 @@ pub(super) fn absent(plan: &Plan, environment: &BTreeMap<String, String>) -> BTr
     plan.order().iter().filter_map(|n| plan.spec(n)).filter(missing).map(|s| s.name.clone()).collect()
 }
 
-/// Users and groups that service files name and this machine does not know.
-pub(super) fn missing_accounts(plan: &Plan, privilege: Privilege) -> Vec<Problem> {
+/// Users and groups that service files name and this machine does not know. Who is absent never runs and needs none.
+pub(super) fn missing_accounts(
+    plan: &Plan,
+    privilege: Privilege,
+    absent: &BTreeSet<ServiceName>,
+) -> Vec<Problem> {
     if matches!(privilege, Privilege::None) {
         return Vec::new();
     }
     plan.order()
         .iter()
+        .filter(|n| !absent.contains(*n))
         .filter_map(|n| plan.spec(n))
         .filter_map(|s| {
             let why = privilege::resolve(s.user.as_deref(), s.group.as_deref(), &s.groups).err()?;

@@ -17,6 +17,7 @@ mod rundir;
 mod setup;
 mod telling;
 mod watching;
+mod words;
 
 pub use checking::{Setting, check};
 

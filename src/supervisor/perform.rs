@@ -3,6 +3,7 @@
 use super::driver::{Driver, Owner};
 use super::launch::{self, Circumstances};
 use super::probing::Question;
+use super::words::Words;
 use crate::os::descent;
 use crate::os::lock::{Lock, LockError};
 use crate::os::output::Capture;
@@ -177,11 +178,11 @@ impl Driver {
         match started {
             Ok(spawned) => {
                 self.probes.command(question, spawned.pid, until);
-                // What it prints is read and thrown away, so that it never blocks on us.
-                let pipes = [spawned.stdout, spawned.stderr].into_iter();
+                let pipes = [spawned.stderr, spawned.stdout].into_iter();
                 let pipes = pipes.filter_map(|p| tokio::net::unix::pipe::Receiver::from_owned_fd(p).ok());
-                let readers = pipes.map(|pipe| self.readers.spawn(discard(pipe))).collect();
-                self.probes.reads(question, readers);
+                let words: Vec<_> = pipes.map(Words::new).collect();
+                let readers = words.iter().map(|w| self.readers.spawn(w.clone().listen())).collect();
+                self.probes.reads(question, readers, words);
             }
             Err(why) => {
                 self.answered(question, Err(ProbeError::Command(format!("could not be started: {why}"))));
@@ -270,8 +271,4 @@ impl Driver {
 pub(super) fn kill_group(group: i32, signal: Signal) {
     // Who is gone needs no signal.
     let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal);
-}
-
-async fn discard(mut pipe: tokio::net::unix::pipe::Receiver) {
-    let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
 }

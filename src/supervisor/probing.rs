@@ -1,10 +1,12 @@
 //! Asking services whether they are ready: never more than one question in flight per service, all aligned to the
 //! same tick, so that ten services with the same period cost one wake-up, not ten.
 
+use super::words::Words;
 use crate::probe::{self, ProbeError};
 use crate::spec::Check;
 use crate::state::Run;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -37,8 +39,8 @@ pub(super) struct Probes {
     begun: Instant,
     asking: BTreeMap<Question, (Asking, Duration)>,
     answers: JoinSet<(Question, Result<(), ProbeError>)>,
-    /// Who reads what commands print.
-    readers: BTreeMap<Question, Vec<AbortHandle>>,
+    /// Who reads what commands print, and what that is.
+    readers: BTreeMap<Question, (Vec<AbortHandle>, Vec<Arc<Words>>)>,
 }
 
 impl Probes {
@@ -112,13 +114,19 @@ impl Probes {
 
     /// These read what the command prints. They end with it: whoever it leaves behind would keep them, and their
     /// descriptors, for ever.
-    pub(super) fn reads(&mut self, question: Question, readers: Vec<AbortHandle>) {
-        self.readers.insert(question, readers);
+    pub(super) fn reads(&mut self, question: Question, readers: Vec<AbortHandle>, words: Vec<Arc<Words>>) {
+        self.readers.insert(question, (readers, words));
+    }
+
+    /// The last line that a command has printed, of its errors first.
+    pub(super) fn last_words(&self, question: Question) -> Option<String> {
+        self.readers.get(&question)?.1.iter().find_map(|words| words.last_line())
     }
 
     /// An answer came: the next question is due at the next tick of its period.
     pub(super) fn answered(&mut self, question: Question, now: Instant) {
-        self.readers.remove(&question).into_iter().flatten().for_each(|reader| reader.abort());
+        let readers = self.readers.remove(&question).map(|(readers, _)| readers);
+        readers.into_iter().flatten().for_each(|reader| reader.abort());
         let begun = self.begun;
         if let Some((asking, every)) = self.asking.get_mut(&question) {
             let every_ns = every.as_nanos().max(1);

@@ -45,10 +45,6 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
     servers.spawn(server::serve(listener, calls));
     let begun = Instant::now();
     let absent = super::load::absent(&plan, &args.environment);
-    for name in &absent {
-        let program = plan.spec(name).map_or("", crate::spec::ServiceSpec::needed);
-        tracing::info!(service = %name, program, "absent: its program is not installed");
-    }
     say_what_lacks(&plan, privilege);
     let driver = Driver {
         machine: Machine::new(plan, &absent, begun),

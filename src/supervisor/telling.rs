@@ -35,8 +35,11 @@ impl Driver {
                 {
                     tracing::warn!(service = %name, state, detail, "{name} ended unasked");
                 }
+                State::Absent => {
+                    let why = service.spec().lacks();
+                    tracing::info!(service = %name, state, "absent: {why}");
+                }
                 State::Waiting
-                | State::Absent
                 | State::Spawning { .. }
                 | State::Starting { .. }
                 | State::Ready { .. }

@@ -61,7 +61,7 @@ scenario!(a_readiness_that_is_red_because_a_dependency_is_down_restarts_nothing,
 scenario!(an_unready_service_is_said_and_left_alone, |w| {
     let (good, marks) = (w.file("good"), w.file("marks"));
     std::fs::write(&good, "").unwrap();
-    let ask = ["/bin/sh", "-c", &format!("test -e {good}")];
+    let ask = ["/bin/sh", "-c", &format!("echo asked; test -e {good} || {{ echo it is gone >&2; false; }}")];
     w.service(
         "api",
         &["mark", &marks, "up", "wait"],
@@ -69,13 +69,35 @@ scenario!(an_unready_service_is_said_and_left_alone, |w| {
     );
     w.start().until_state("api", "ready");
     std::fs::remove_file(&good).unwrap();
-    assert_eq!(w.until_state("api", "unready")["detail"], "the probe command ended with exit 1");
+    assert_eq!(w.until_state("api", "unready")["detail"], "the probe command ended with exit 1: it is gone");
     let (code, reason) = w.says(&["health", "--ready"]);
     assert!(code == 1 && reason.contains("api is not ready: the probe command"), "{reason}");
     std::fs::write(&good, "").unwrap();
     w.until_state("api", "ready");
     assert_eq!(w.lines("marks"), ["up"]);
     assert_eq!(w.stop(), 0);
+});
+
+scenario!(who_wants_to_know_of_an_outage_is_told_and_nobody_else, |w| {
+    let told = w.file("told");
+    w.service("db", &["pid", &w.file("db"), "wait"], "");
+    w.service(
+        "pool",
+        &["signals", &told],
+        "requires = [\"db\"]\n\
+         outage_signals = { of = \"db\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }",
+    );
+    w.start().until_state("pool", "ready");
+    until("its handlers", || w.lines("told").first().cloned());
+    assert_eq!(w.says(&["restart", "db"]).0, 0);
+    let told = || -> Vec<String> {
+        let lines = w.lines("told");
+        lines.iter().map(|l| l.split(' ').next().unwrap().to_owned()).collect()
+    };
+    until("both", || (told() == ["up", "SIGUSR1", "SIGUSR2"]).then_some(()));
+    w.signal_to(w.pid_in("db"), nix::sys::signal::Signal::SIGKILL);
+    until("both again", || (told() == ["up", "SIGUSR1", "SIGUSR2", "SIGUSR1", "SIGUSR2"]).then_some(()));
+    w.stop();
 });
 
 scenario!(who_is_not_back_soon_after_a_long_outage_is_started_again, |w| {

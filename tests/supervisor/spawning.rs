@@ -71,6 +71,29 @@ fn a_missing_user_is_refused_by_check() {
     assert!(code == 78 && text.contains("no-such-user-here"), "{text}");
 }
 
+#[test]
+fn who_is_absent_needs_no_user_and_is_said_once() {
+    let mut w = World::new();
+    for (name, program) in [("none", ""), ("nowhere", "/no/such/program")] {
+        w.service(name, &["wait"], &format!("user = \"no-such-user-here\"\nprogram = \"{program}\""));
+    }
+    w.service("web", &["wait"], "after = [\"none\", \"nowhere\"]");
+    let (code, text) = w.says(&["check"]);
+    assert_eq!(code, 0, "{text}");
+    for said in ["absent: switched off, or not installed", "absent: /no/such/program is not installed"] {
+        assert_eq!(text.matches(said).count(), 1, "{text}");
+    }
+    w.start().until_state("web", "ready");
+    assert_eq!(w.until_state("none", "absent")["detail"], "switched off, or not installed");
+    assert_eq!(w.until_state("nowhere", "absent")["detail"], "/no/such/program is not installed");
+    let (code, said) = w.says(&["start", "none"]);
+    assert!(code != 0 && said.contains("`none` is absent: switched off, or not installed"), "{said}");
+    let log = w.log();
+    let of_it = log.lines().filter(|l| l.contains("\"service\":\"none\"")).count();
+    assert!(of_it == 1 && log.contains("\"message\":\"absent: switched off"), "{log}");
+    assert_eq!(w.stop(), 0, "{}", w.log());
+}
+
 scenario!(a_program_on_a_noexec_mount_is_told_so, |w| {
     if !is_root() {
         return skip("not root: nothing can be mounted");

@@ -80,12 +80,26 @@ impl Machine {
         all.insert("SUPAFLY_WEB_LISTEN".into(), "127.0.0.1:0".into());
         all.insert("SUPAFLY_WEB_PRIVATE".into(), "127.0.0.1:0".into());
         all.insert("SUPAFLY_LOG_FORMAT".into(), "json".into());
+        // It has no way to take whichever port is free: `add_pgbouncer` gives it two.
+        all.insert("SUPAFLY_POOLER".into(), "off".into());
         all.insert("PATH".into(), supafly::facts::environment()["PATH"].clone());
         if let Some(bin) = var("SUPAFLY_PG_BIN") {
             all.insert("SUPAFLY_PG_BIN".into(), bin.into_string().unwrap());
         }
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         Machine { dir, port, env: all, arguments: Vec::new(), running: None }
+    }
+
+    /// Gives it PgBouncer, and says its ports: for transactions, for sessions.
+    pub(crate) fn add_pgbouncer(&mut self) -> (u16, u16) {
+        let ports = (free_port(), free_port());
+        self.env.insert("SUPAFLY_POOLER".into(), "pgbouncer".into());
+        self.env.insert("SUPAFLY_POOLER_PORT".into(), ports.0.to_string());
+        self.env.insert("SUPAFLY_POOLER_SESSION_PORT".into(), ports.1.to_string());
+        if let Some(named) = var("SUPAFLY_PGBOUNCER") {
+            self.env.insert("SUPAFLY_PGBOUNCER".into(), named.into_string().unwrap());
+        }
+        ports
     }
 
     pub(crate) fn data(&self) -> PathBuf {

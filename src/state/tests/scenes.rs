@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::plan::Plan;
-use crate::spec::{AfterOutage, Check, Kind, Live, Probe, Ready, ServiceSpec};
+use crate::spec::{AfterOutage, Check, Kind, Live, OutageSignals, Probe, Ready, ServiceSpec};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,8 @@ impl Scene {
         self.step(Event::Service { name: name(service), run, what }).0
     }
 
-    fn spawned(&mut self, service: &str) {
-        self.says(service, Happened::Spawned(Pid(7)));
+    fn spawned(&mut self, service: &str) -> Vec<Action> {
+        self.says(service, Happened::Spawned(Pid(7)))
     }
 
     fn wait(&mut self, ms: u64) -> Vec<Action> {
@@ -130,6 +130,29 @@ fn who_finds_back_by_itself_and_who_was_away_shortly_are_left_alone() {
     let mut s = scene(|_| {});
     s.outage(60_000);
     assert!(!signalled(&s.wait(60_000), "api"), "nobody asked for it");
+}
+
+#[test]
+fn who_wants_to_know_of_an_outage_is_told_before_it_begins_and_after_it_has_ended() {
+    let told = |actions: &[Action]| {
+        actions.iter().position(
+            |a| matches!(a, Action::Tell { name: n, signal: Signal::SIGUSR1, .. } if *n == name("api")),
+        )
+    };
+    let mut s = scene(|api| {
+        let (begins, ends) = (Signal::SIGUSR1, Signal::SIGUSR2);
+        api.outage_signals = Some(OutageSignals { of: name("db"), begins, ends });
+    });
+    let by = "a test".to_owned();
+    let (actions, _) = s.step(Event::RestartOne { name: name("db"), dependents: Dependents::Keep, by });
+    assert!(told(&actions) == Some(0) && signalled(&actions, "db"), "{actions:?}");
+    assert!(told(&s.wait(1)).is_none(), "once");
+    s.says("db", Happened::Exited(Ending::Exited(0)));
+    s.says("db", Happened::DescentGone);
+    let back = s.spawned("db");
+    let ended =
+        |a: &Action| matches!(a, Action::Tell { name: n, signal: Signal::SIGUSR2, .. } if *n == name("api"));
+    assert_eq!(back.iter().filter(|a| ended(a)).count(), 1, "{back:?}");
 }
 
 #[test]
@@ -291,7 +314,7 @@ fn nobody_comes_back_on_a_service_that_is_to_go() {
     let plan = Plan::new(vec![spec("db"), api, worker], Duration::from_secs(9), BTreeSet::new()).unwrap();
     let mut s = Scene { machine: Machine::new(plan, &BTreeSet::new(), now), now };
     s.step(Event::Tick);
-    ["db", "api"].into_iter().for_each(|n| s.spawned(n));
+    ["db", "api"].into_iter().for_each(|n| drop(s.spawned(n)));
     s.says("worker", Happened::SpawnFailed("EAGAIN".to_owned()));
     assert!(matches!(s.state("worker"), State::Backoff { .. }), "{:?}", s.state("worker"));
     // `api` takes its time to go.

@@ -14,6 +14,8 @@ pub(super) struct Process {
     pub(super) in_stop: bool,
     /// It stands still since then.
     pub(super) stands: Option<Instant>,
+    /// It was told that the service is out whose outages it wants to know.
+    pub(super) told: bool,
     /// When it may be held against it that it is not ready, or silent.
     pub(super) due: Option<Instant>,
     /// For how long it was ready when it was first told to stop.
@@ -140,6 +142,7 @@ impl World {
         let (name, run) = match action {
             Action::Spawn { name, run } => return self.spawn(name, *run),
             Action::Signal { name, run, .. }
+            | Action::Tell { name, run, .. }
             | Action::Kill { name, run }
             | Action::Clear { name, run }
             | Action::Freeze { name, run }
@@ -160,7 +163,11 @@ impl World {
             };
             let standing = matches!(
                 action,
-                Action::Freeze { .. } | Action::Thaw { .. } | Action::Quiesce { .. } | Action::Resume { .. }
+                Action::Freeze { .. }
+                    | Action::Thaw { .. }
+                    | Action::Quiesce { .. }
+                    | Action::Resume { .. }
+                    | Action::Tell { .. }
             );
             let reason = own || standing || due.contains(&name) || self.wished.contains(&name);
             promise!(reason, "{event:?} is no reason for {action:?}");
@@ -179,6 +186,13 @@ impl World {
         let process = self.processes.get_mut(&name).unwrap();
         match action {
             Action::Spawn { .. } | Action::Quiesce { .. } | Action::Resume { .. } => {}
+            Action::Tell { signal, .. } => {
+                promise!(process.leader && !process.stopped, "{name} is told something and is not up");
+                let rule = spec.outage_signals.as_ref().unwrap();
+                let out = *signal == rule.begins;
+                promise!(out != process.told, "{name} is told the same twice");
+                process.told = out;
+            }
             Action::Freeze { .. } => {
                 promise!(spec.freezing == Freezing::Stands, "{name} is frozen and should go on");
                 promise!(self.stopping.is_none(), "{name} is frozen while everything stops");
@@ -255,6 +269,7 @@ impl World {
             forced: false,
             in_stop: false,
             stands: None,
+            told: false,
             due: None,
             served: None,
         };
@@ -281,6 +296,7 @@ impl World {
                 promise!(over || *until > self.now, "{name} missed its rung");
             }
         }
+        self.told_the_truth()?;
         let standing = self.processes.values().filter(|p| p.stands.is_some()).count();
         let frozen = self.names.iter().filter(|n| matches!(self.state(n), State::Frozen { .. })).count();
         promise!(standing == frozen, "{standing} stand and {frozen} are said to");
@@ -306,6 +322,25 @@ impl World {
         if let Whole::Ended(exit) = self.machine.whole() {
             promise!(self.processes.is_empty(), "the end is claimed while something lives");
             self.truthful(*exit)?;
+        }
+        Ok(())
+    }
+
+    /// Who wants to know of another one's outages, and is up, knows of them.
+    fn told_the_truth(&self) -> Result<(), String> {
+        let ready = |n: &&ServiceName| matches!(self.state(n), State::Ready { .. });
+        for name in self.names.iter().filter(ready).filter(|_| self.stopping.is_none()) {
+            let spec = self.machine.service(name).unwrap().spec();
+            let Some(rule) = &spec.outage_signals else { continue };
+            let told = self.processes.get(name).is_some_and(|p| p.told);
+            promise!(!told || !self.serves(&rule.of), "{} serves and {name} was not told", rule.of);
+            // Ready for no time at all, it was never seen to serve.
+            let was_ready = matches!(
+                self.state(&rule.of),
+                State::Stopping { ready_for: Some(time), .. } | State::Clearing { ready_for: Some(time), .. }
+                    if !time.is_zero()
+            );
+            promise!(told || !was_ready, "{} is out and {name} was not told", rule.of);
         }
         Ok(())
     }
