@@ -17,8 +17,9 @@ pub(super) const USER: &str = "postgres";
 pub(super) const DATABASE: &str = "postgres";
 
 /// Nothing that somebody has set for this role or this database changes what our steps mean.
-const NEUTRAL: &str = "set search_path = ''; set client_min_messages = warning; set lock_timeout = '30s'; \
+const NEUTRAL: &str = "set role none; set search_path = ''; set client_min_messages = warning; set lock_timeout = '30s'; \
      set statement_timeout = '120s'; set idle_in_transaction_session_timeout = 0; \
+     set idle_session_timeout = 0; set quote_all_identifiers = off; \
      set default_transaction_read_only = off; set default_transaction_isolation = 'read committed'; \
      set session_replication_role = origin; set standard_conforming_strings = on; \
      set check_function_bodies = on; set default_tablespace = ''";

@@ -65,17 +65,44 @@ fn that_a_role_exists_proves_nothing_and_what_is_not_ours_stays() {
         "create role anon superuser login; create role authenticator createrole; create role service_role; \
          create role users_app; grant users_app to service_role; create role pgbouncer nologin; \
          grant service_role to anon; create role supabase_admin; grant supabase_admin to authenticator; \
+         create role authenticated; grant authenticator to authenticated; \
          alter role anon set statement_timeout = '30s'; create role supabase_auth_admin; \
          alter role supabase_auth_admin set search_path = 'public'",
     );
     let said = cluster.setup();
     assert!(said.contains("role anon was a member of service_role: taken back"), "{said}");
     assert!(said.contains("role authenticator was a member of supabase_admin: taken back"), "{said}");
+    assert!(said.contains("role authenticated was a member of authenticator: taken back"), "{said}");
     let timeout = "select setconfig from pg_db_role_setting where setrole = 'anon'::regrole";
     assert_eq!(cluster.sql(timeout), "{statement_timeout=30s}", "a user's own time-out was replaced");
     assert_eq!(cluster.sql("select pg_has_role('service_role', 'users_app', 'usage')"), "t");
     cluster.sql("alter role anon reset statement_timeout");
     cluster.setup();
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
+fn what_is_set_for_the_role_or_the_database_changes_no_step() {
+    let cluster = Cluster::start();
+    cluster.sql(
+        "create role low; create role anon; create role service_role; grant service_role to anon; \
+         alter role postgres set role = 'low'; alter database postgres set quote_all_identifiers = on; \
+         alter database postgres set idle_session_timeout = '500ms'; alter database postgres set search_path = 'public'; \
+         alter database postgres set default_transaction_read_only = on",
+    );
+    let dir = cluster.migrations(&[("1.sql", "-- supafly: no-transaction\nselect pg_sleep(1);")]);
+    let (code, said) = cluster.setup_with(&[("SUPAFLY_MIGRATIONS", &dir)]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("role anon was a member of service_role: taken back"), "{said}");
+    assert!(said.contains("migration 1.sql done"), "{said}");
+    let mut undo = cluster.command("postgres");
+    let undone = run(undo
+        .args([
+            "-c",
+            "set role none; set default_transaction_read_only = off; alter database postgres reset all",
+        ])
+        .args(["-c", "alter role postgres reset role"]));
+    assert!(undone.status.success(), "{}", text(&undone));
     cluster.tests_beside_the_steps();
 }
 
