@@ -96,12 +96,15 @@ fn what_is_set_for_the_role_or_the_database_changes_no_step() {
     assert!(said.contains("role anon was a member of service_role: taken back"), "{said}");
     assert!(said.contains("migration 1.sql done"), "{said}");
     let mut undo = cluster.command("postgres");
-    let undone = run(undo
-        .args([
-            "-c",
-            "set role none; set default_transaction_read_only = off; alter database postgres reset all",
-        ])
-        .args(["-c", "alter role postgres reset role"]));
+    for sql in [
+        "set role none",
+        "set default_transaction_read_only = off",
+        "alter database postgres reset all",
+        "alter role postgres reset role",
+    ] {
+        undo.args(["-c", sql]);
+    }
+    let undone = run(&mut undo);
     assert!(undone.status.success(), "{}", text(&undone));
     cluster.tests_beside_the_steps();
 }
