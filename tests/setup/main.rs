@@ -85,8 +85,8 @@ fn that_a_role_exists_proves_nothing_and_what_is_not_ours_stays() {
 fn what_is_set_for_the_role_or_the_database_changes_no_step() {
     let cluster = Cluster::start();
     cluster.sql(
-        "create role low; create role anon; create role service_role; grant service_role to anon; \
-         alter role postgres set role = 'low'; alter database postgres set quote_all_identifiers = on; \
+        "create role users_low; create role anon; create role service_role; grant service_role to anon; \
+         alter role postgres set role = 'users_low'; alter database postgres set quote_all_identifiers = on; \
          alter database postgres set idle_session_timeout = '500ms'; alter database postgres set search_path = 'public'; \
          alter database postgres set default_transaction_read_only = on",
     );
