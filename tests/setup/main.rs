@@ -110,6 +110,36 @@ fn what_is_set_for_the_role_or_the_database_changes_no_step() {
 }
 
 #[test]
+fn what_a_low_role_has_planted_beforehand_is_ours_afterwards_or_stops_set_up() {
+    let cluster = Cluster::start();
+    cluster.sql(
+        "create role low; create schema extensions authorization low; create schema auth authorization low; \
+         create schema graphql_public authorization low; set role low; \
+         create function extensions.pgrst_ddl_watch() returns event_trigger language plpgsql as 'begin end'; \
+         create function extensions.pgrst_drop_watch() returns event_trigger language plpgsql as 'begin end'; \
+         create function extensions.graphql_wrapper() returns void language plpgsql as 'begin end'; \
+         create function extensions.graphql_placeholder() returns void language plpgsql as 'begin end'; \
+         create function extensions.grant_pg_graphql_access() returns event_trigger language plpgsql as 'begin end'; \
+         create function extensions.set_graphql_placeholder() returns event_trigger language plpgsql as 'begin end'; \
+         create function graphql_public.graphql(\"operationName\" text default null, query text default null, \
+         variables jsonb default null, extensions jsonb default null) returns jsonb language sql return null::jsonb",
+    );
+    cluster.setup();
+    let theirs = "select string_agg(nspname, ' ') from pg_namespace where nspowner = 'low'::regrole";
+    assert_eq!(cluster.sql(theirs), "");
+    let theirs = "select string_agg(proname, ' ') from pg_proc where proowner = 'low'::regrole";
+    assert_eq!(cluster.sql(theirs), "", "whoever owns it may change what superusers run");
+    cluster.sql("drop role low");
+    cluster.tests_beside_the_steps();
+
+    let cluster = Cluster::start();
+    cluster.sql("create role low; create schema supafly authorization low");
+    let (code, said) = cluster.setup_with(&[]);
+    assert_eq!(code, Some(70), "{said}");
+    assert!(said.contains("schema supafly belongs to low"), "{said}");
+}
+
+#[test]
 fn a_step_that_was_changed_after_it_was_done_is_shown_and_stops() {
     let cluster = Cluster::start();
     cluster.setup();
