@@ -151,8 +151,11 @@ pub(super) fn password_fits(
     place: Place,
     warnings: &mut Warnings,
 ) -> Result<(), Failure> {
-    if password.contains('\0') {
-        return Err(Failure::config(format!("{variable} holds a NUL byte, which no password can")));
+    // Not all who read it mean the same by more than one line: initdb takes the first.
+    if password.chars().any(char::is_control) {
+        return Err(Failure::config(format!(
+            "{variable} holds a line break or another control character: give one line of text"
+        )));
     }
     if known::is_password(password) { published(variable, place, warnings) } else { Ok(()) }
 }
@@ -161,7 +164,9 @@ fn published(variable: &str, place: Place, warnings: &mut Warnings) -> Result<()
     let what =
         format!("{variable} is a well-known one, published with development set-ups: anybody can use it");
     match place {
-        Place::Open => Err(Failure::config(format!("{what}; give another, or none and one is made"))),
+        Place::Open => Err(Failure::config(format!(
+            "{what}; give another as {variable} (it takes the place of one that this volume keeps)"
+        ))),
         Place::Desk => {
             warnings.push(format!("{what}; it is refused on Fly and with a store in s3://"));
             Ok(())

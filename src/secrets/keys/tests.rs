@@ -101,7 +101,10 @@ fn a_secret_that_cannot_be_used_is_refused_and_not_shown() {
         assert!(said.contains(why), "{said}");
     }
     assert!(refusal(&[("JWT_EXPIRY", "an hour")], Place::Desk).contains("JWT_EXPIRY"));
-    assert!(refusal(&[("PGBOUNCER_PASSWORD", "a\0b")], Place::Desk).contains("NUL"));
+    // initdb takes the first line of a password, and a file from Windows ends in a carriage return.
+    for odd in ["a\0b", "a\nb", "ab\r"] {
+        assert!(refusal(&[("PGBOUNCER_PASSWORD", odd)], Place::Desk).contains("control character"));
+    }
 }
 
 #[test]
@@ -126,7 +129,8 @@ fn what_everybody_knows_is_refused_in_the_open_and_told_elsewhere() {
     assert!(said.contains("ANON_KEY is a well-known one"), "{said}");
     // Kept from the desk, it is found when the machine moves into the open.
     let (kept, _) = try_settle(Map::new(), &[("JWT_SECRET", DEMO)], Place::Desk, "r").unwrap();
-    assert!(try_settle(kept, &[], Place::Open, "r").is_err());
+    let said = try_settle(kept, &[], Place::Open, "r").unwrap_err().message;
+    assert!(said.contains("give another as JWT_SECRET"), "none was given, so none helps: {said}");
 }
 
 #[test]
