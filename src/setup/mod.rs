@@ -19,6 +19,7 @@ use crate::control::client::{self, Report, Row};
 use crate::exit::{Exit, Failure};
 use crate::failpoint;
 use ledger::{Due, Entry, due};
+use passwords::Superuser;
 use session::{Session, sql};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -175,16 +176,14 @@ fn position(text: &str, from: usize, e: &tokio_postgres::Error) -> Option<(usize
 }
 
 async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Option<Row>, Failure> {
-    let mut differs = false;
+    let mut believed = None;
     match passwords::read(settings)? {
         Some(given) => {
             let set = passwords::apply(session, &given.roles).await?;
             if set > 0 {
                 tracing::info!("{set} of {} passwords of roles were set", given.roles.len());
             }
-            if let Some(believed) = &given.superuser {
-                differs = passwords::differs(session, believed).await?;
-            }
+            believed = given.superuser;
         }
         None => tracing::warn!(
             "{}: not there: no role is given a password",
@@ -192,18 +191,27 @@ async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Op
         ),
     }
     let without = passwords::without(session).await?;
-    if without.is_empty() {
+    let (state, said) = match passwords::superuser(session, believed.as_ref()).await? {
+        Superuser::Known => (
+            "failed",
+            "the database role postgres has a password that everybody knows: set another by \
+             `alter role postgres password …`, and give it as POSTGRES_PASSWORD"
+                .to_owned(),
+        ),
+        Superuser::Fits | Superuser::Differs if !without.is_empty() => {
+            ("absent", format!("without one, so nobody can log in as them: {}", without.join(", ")))
+        }
         // A password is its owner's to change: no fault of the machine.
-        return Ok(differs.then(|| {
-            let said = "the database role postgres has another password than `supafly keys` shows: set that one by \
-                        `alter role postgres password …`, or give the right one as POSTGRES_PASSWORD";
-            tracing::warn!("passwords: {said}");
-            row("passwords", "ok", said)
-        }));
-    }
-    let said = format!("without one, so nobody can log in as them: {}", without.join(", "));
+        Superuser::Differs => (
+            "ok",
+            "the database role postgres has another password than `supafly keys` shows: set that one by \
+             `alter role postgres password …`, or give the right one as POSTGRES_PASSWORD"
+                .to_owned(),
+        ),
+        Superuser::Fits => return Ok(None),
+    };
     tracing::warn!("passwords: {said}");
-    Ok(Some(row("passwords", "absent", said)))
+    Ok(Some(row("passwords", state, said)))
 }
 
 async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {

@@ -216,6 +216,21 @@ fn passwords_are_set_once_and_are_in_no_log() {
 }
 
 #[test]
+fn a_password_of_the_superuser_that_everybody_knows_is_told_whatever_this_machine_believes() {
+    let cluster = Cluster::start();
+    // As after a move from a desk: the variable says a good one, the cluster still has the other.
+    cluster.sql("alter role postgres password 'your-super-secret-and-long-postgres-password'");
+    let told = "the database role postgres has a password that everybody knows";
+    for believed in [r#"{"postgres": "a good one"}"#, "{}"] {
+        cluster.secrets(believed);
+        let said = cluster.setup();
+        assert!(said.contains(told) && !said.contains("your-super"), "{believed}: {said}");
+    }
+    cluster.sql("alter role postgres password 'a good one'");
+    assert!(!cluster.setup().contains(told));
+}
+
+#[test]
 fn policies_know_who_asks() {
     let cluster = Cluster::start();
     let (code, said) = cluster.setup_with(&[("SUPAFLY_AUTO_EXPOSE", "on")]);
