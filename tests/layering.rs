@@ -49,6 +49,8 @@ const PURE_FILES: &[&str] = &[
     "pooler/render.rs",
     "pooler/secrets.rs",
     "pooler/supavisor/environment.rs",
+    "access/render.rs",
+    "access/values.rs",
     "web/routes.rs",
     "web/page.rs",
     "web/metrics.rs",
@@ -118,8 +120,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     // What it shows is the status, so it is the one role that knows its shape.
     map.insert("web", vec!["config", "control", "exit", "facts", "spec", "status", "web"]);
     map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres", "secrets"]);
+    map.insert("access", vec!["config", "control", "exit", "owner", "pooler", "secrets"]);
     map.insert("facts", vec!["config", "exit"]);
-    map.insert("cli", pid1.iter().chain(roles.iter()).chain(&["setup", "web"]).copied().collect());
+    map.insert("cli", pid1.iter().chain(roles.iter()).chain(&["access", "setup", "web"]).copied().collect());
     map.insert("main", vec!["cli"]);
     map.insert("lib", vec![]);
     map
