@@ -34,16 +34,16 @@ install_packages() {
     echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
   fi
   # Packages start their services (PgBouncer's is one) unless this says no.
-  local policy=/usr/sbin/policy-rc.d ours=
+  # Ours goes however this ends (this is a shell of its own): no service would ever start here again.
+  local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
-    ours=$policy
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 0755 "$policy"
   fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null || { rm -f "$ours"; return 1; }
-  rm -f "$ours"
+    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null
   case " ${packages[*]} " in
   *" pgbouncer "*) if command -v systemctl >/dev/null; then systemctl disable --quiet pgbouncer 2>/dev/null || :; fi ;;
   esac
