@@ -3,7 +3,7 @@
 use crate::access::{Format, Shown};
 use crate::control::commands::Patience;
 use crate::pooler::render::Mode;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -174,10 +174,11 @@ pub(super) struct Output {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("of_values").args(["host", "renamed"]).multiple(true).requires("format")))]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) output: Output,
-    /// Not the status but how to come in, SECRETS INCLUDED, for programs
+    /// How to come in instead, SECRETS INCLUDED
     #[arg(long = "output", short = 'o', value_name = "FORMAT", conflicts_with_all = ["json", "watch"])]
     pub(super) format: Option<Values>,
     #[command(flatten)]
