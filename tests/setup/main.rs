@@ -216,6 +216,34 @@ fn passwords_are_set_once_and_are_in_no_log() {
 }
 
 #[test]
+fn a_password_of_any_letters_lets_one_in_as_libpq_prepares_it() {
+    let cluster = Cluster::start();
+    let odd = [
+        "'\"\\ %@:/$`",
+        " of blanks ",
+        "ü",
+        "n\u{303}",
+        "a\u{ad}b",
+        "a\u{a0}b",
+        "ªﬁ",
+        "\u{627}1",
+        "😀",
+        "\u{2028}x",
+        "\u{221}",
+    ];
+    for password in odd {
+        cluster.secrets(&serde_json::json!({"authenticator": password}).to_string());
+        assert!(cluster.setup().contains("1 of 1 passwords"), "{password:?}");
+        let mut command = cluster.command("authenticator");
+        let login = run(command.env("PGPASSWORD", password).args(["-c", "select current_user"]));
+        assert_eq!(text(&login).trim(), "authenticator", "{password:?}");
+        // As the server itself makes one of it, so that what a hand has set is left alone.
+        cluster.sql(&format!("alter role authenticator password $p${password}$p$"));
+        assert!(!cluster.setup().contains("1 of 1 passwords"), "{password:?}");
+    }
+}
+
+#[test]
 fn a_password_of_the_superuser_that_everybody_knows_is_told_whatever_this_machine_believes() {
     let cluster = Cluster::start();
     // As after a move from a desk: the variable says a good one, the cluster still has the other.
