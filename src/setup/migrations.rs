@@ -55,16 +55,22 @@ fn listed(dir: &Path, prefix: &str) -> Result<(Vec<File>, Vec<String>), String> 
     Ok((files, others))
 }
 
-/// Runs what is due and says how it went, in one row of the status.
-pub(super) async fn run(settings: &Settings, session: &Session) -> Result<Row, Failure> {
-    let initdb = Path::new(INITDB);
+/// Where they are looked for, each with what stands before its names in the ledger.
+fn places<'a>(initdb: &'a Path, given: Option<&'a Path>) -> Vec<(&'a Path, &'static str)> {
     let mut places = Vec::new();
     if initdb.is_dir() {
         places.push((initdb, "initdb/"));
     }
-    if let Some(dir) = &settings.migrations {
-        places.push((dir.as_path(), ""));
+    let same = |dir: &Path| matches!((dir.canonicalize(), initdb.canonicalize()), (Ok(dir), Ok(initdb)) if dir == initdb);
+    if let Some(dir) = given.filter(|dir| !same(dir)) {
+        places.push((dir, ""));
     }
+    places
+}
+
+/// Runs what is due and says how it went, in one row of the status.
+pub(super) async fn run(settings: &Settings, session: &Session) -> Result<Row, Failure> {
+    let places = places(Path::new(INITDB), settings.migrations.as_deref());
     if places.is_empty() {
         return Ok(row("migrations", "ok", "none: no directory of them (SUPAFLY_MIGRATIONS)"));
     }
@@ -266,6 +272,17 @@ fn shown(text: &str, from: usize, e: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_named_twice_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (initdb, link) = (dir.path().join("initdb.d"), dir.path().join("link"));
+        assert_eq!(places(&initdb, Some(&link)), [(link.as_path(), "")], "what is missing is said later");
+        std::fs::create_dir(&initdb).unwrap();
+        std::os::unix::fs::symlink(&initdb, &link).unwrap();
+        assert_eq!(places(&initdb, Some(&link)), [(initdb.as_path(), "initdb/")]);
+        assert_eq!(places(&initdb, Some(dir.path())), [(initdb.as_path(), "initdb/"), (dir.path(), "")]);
+    }
 
     #[test]
     fn scripts_are_taken_by_name_and_what_else_could_be_meant_is_said() {
