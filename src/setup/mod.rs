@@ -27,6 +27,16 @@ use steps::{Manner, STEPS, Step, sha256};
 
 /// What projects count on; looked for in the database afterwards, and said where it is missing.
 const EXTENSIONS: &[&str] = &["pgcrypto", "uuid-ossp", "pg_stat_statements"];
+/// What others call, and the step that makes it once.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("0005-auth-functions", "auth.jwt()"),
+    ("0005-auth-functions", "auth.role()"),
+    ("0005-auth-functions", "auth.uid()"),
+    ("0007-api-reload", "extensions.pgrst_ddl_watch()"),
+    ("0007-api-reload", "extensions.pgrst_drop_watch()"),
+    ("0008-graphql-access", "graphql_public.graphql(text, text, jsonb, jsonb)"),
+    ("0010-pooler-lookup", "pgbouncer.get_auth(text)"),
+];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the role.
@@ -84,6 +94,7 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
     }
     rows.extend(give_passwords(settings, &mut session).await?);
     rows.extend(missing_extensions(&session).await?);
+    rows.extend(missing_functions(&session).await?);
     graphql(&session).await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
     rows.push(migrations::run(settings, &session).await?);
@@ -227,6 +238,27 @@ async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {
         format!("not in the database (not installed here, or dropped by hand): {}", missing.join(", "));
     tracing::warn!("extensions: {said}");
     Ok(Some(row("extensions", "absent", said)))
+}
+
+/// What was done once is not done again, but that it is gone is said: the pooler or the API may need it.
+async fn missing_functions(session: &Session) -> Result<Option<Row>, Failure> {
+    let question = "select m.function || ' (of ' || m.step || ')' \
+                    from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as m (step, function) \
+                    where pg_catalog.to_regprocedure(m.function) is null order by m.step, m.function";
+    let (steps, functions): (Vec<&str>, Vec<&str>) = FUNCTIONS.iter().copied().unzip();
+    let rows = session.client.query(question, &[&steps, &functions]).await;
+    let missing: Vec<String> =
+        rows.map_err(|e| sql("look at functions", &e))?.iter().map(|row| row.get(0)).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let said = format!(
+        "dropped by hand: {}; delete the line of that step from supafly.ledger and run `supafly restart setup` to have \
+         it again",
+        missing.join(", ")
+    );
+    tracing::warn!("functions: {said}");
+    Ok(Some(row("functions", "absent", said)))
 }
 
 /// Says how pg_graphql is. Its row in the status is keeper's, which goes on asking.

@@ -140,6 +140,23 @@ fn what_a_low_role_has_planted_beforehand_is_ours_afterwards_or_stops_set_up() {
 }
 
 #[test]
+fn a_function_that_somebody_has_dropped_is_told_with_the_way_to_have_it_back() {
+    let cluster = Cluster::start();
+    assert!(!cluster.setup().contains("(of 00"));
+    cluster.sql("drop owned by pgbouncer cascade; drop schema extensions cascade");
+    let said = cluster.setup();
+    let told = "pgbouncer.get_auth(text) (of 0010-pooler-lookup)";
+    assert!(
+        said.contains("extensions.pgrst_ddl_watch() (of 0007-api-reload)") && said.contains(told),
+        "{said}"
+    );
+    cluster.sql("delete from supafly.ledger where name in ('0007-api-reload', '0008-graphql-access', '0010-pooler-lookup'); \
+                 delete from supafly.remembered");
+    cluster.setup();
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
 fn a_step_that_was_changed_after_it_was_done_is_shown_and_stops() {
     let cluster = Cluster::start();
     cluster.setup();
