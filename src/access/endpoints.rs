@@ -86,12 +86,15 @@ impl Endpoints {
     /// Nothing has booted with this run directory; or the file is damaged.
     pub fn read(run: &Path) -> Result<Endpoints, Failure> {
         let path = Endpoints::path(run);
-        let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Failure::gave_up(format!(
-                "{}: not there: no machine has booted with this run directory (SUPAFLY_RUN names another)",
-                path.display()
-            )),
-            _ => Failure::gave_up(format!("{}: cannot be read: {e}", path.display())),
+        let text = std::fs::read(&path).map_err(|e| {
+            Failure::gave_up(if e.kind() == std::io::ErrorKind::NotFound {
+                format!(
+                    "{}: not there: no machine has booted with this run directory (SUPAFLY_RUN names another)",
+                    path.display()
+                )
+            } else {
+                format!("{}: cannot be read: {e}", path.display())
+            })
         })?;
         serde_json::from_slice(&text).map_err(|e| {
             Failure::gave_up(format!("{}: {e}; `supafly restart secrets` writes it anew", path.display()))

@@ -17,6 +17,7 @@ use crate::control::commands;
 use crate::exit::{Exit, Failure};
 use crate::owner::durable;
 use crate::secrets;
+use std::io::Write;
 use values::{Secrets, Value};
 
 /// How it is shown.
@@ -61,7 +62,9 @@ fn show(endpoints: &Endpoints, format: Format, shown: &Shown) -> Result<Exit, Fa
     let keys = secrets::keys(&endpoints.data)?;
     let password = secrets::superuser(&endpoints.data)?;
     if password.is_none() {
-        eprintln!(
+        // Not on stdout: that is a program's.
+        let _ = writeln!(
+            std::io::stderr().lock(),
             "supafly: the password of the database role postgres is not known here (the cluster was made elsewhere): \
              give it as POSTGRES_PASSWORD, or set a new one with `alter role postgres password …`"
         );
