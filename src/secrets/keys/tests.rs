@@ -84,6 +84,13 @@ fn a_key_that_we_made_is_made_anew_when_it_has_expired_and_a_given_one_is_told()
     let old = jwt::sign(&secret, &json!({"role": "anon", "exp": NOW}));
     kept.insert("anon_key".into(), Value::String(old.clone()));
     assert!(claims(&made(kept.clone(), &[], "b"), "anon_key")["exp"].as_u64().unwrap() > NOW);
+    // Made under a clock that was years ahead: PostgREST takes no key of tomorrow.
+    let ahead = jwt::api_key(&secret, "anon", NOW + 86_400);
+    let of_tomorrow = Map::from_iter([
+        ("jwt_secret".into(), Value::String(secret.clone())),
+        ("anon_key".into(), Value::String(ahead)),
+    ]);
+    assert_eq!(claims(&made(of_tomorrow, &[], "b"), "anon_key")["iat"], NOW);
     let (all, warnings) = try_settle(kept, &[("ANON_KEY", &old)], Place::Open, "b").unwrap();
     assert_eq!(all["anon_key"], old);
     assert_eq!(warnings, ["ANON_KEY has expired: nobody can use it"]);
