@@ -96,7 +96,14 @@ impl Session {
         if row.map_err(failed)?.get::<_, bool>(0) {
             return Ok(());
         }
-        tracing::info!("another set-up is at work on this database: waiting for it");
+        // Another set-up; or anybody who can log in, since such a lock asks for no privilege.
+        let holder = "select pg_catalog.format('%s of role %s, process %s', a.application_name, a.usename, a.pid) \
+                      from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid \
+                      where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+                      and l.classid::bigint = $1::bigint >> 32 and l.objid::bigint = $1::bigint & 4294967295";
+        let holder = self.client.query_opt(holder, &[&LOCK]).await.map_err(failed)?;
+        let holder = holder.map_or_else(|| "somebody".to_owned(), |row| row.get::<_, String>(0));
+        tracing::info!("waiting for the lock of set-up, which {holder} has");
         // It may be in the middle of a long migration.
         let wait = "set lock_timeout = 0; set statement_timeout = 0";
         self.client.batch_execute(wait).await.map_err(failed)?;

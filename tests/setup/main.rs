@@ -184,6 +184,8 @@ fn two_at_once_do_everything_once() {
         assert_eq!(*code, Some(0), "{said}");
         assert!(!said.contains("failed") && !said.contains("already exists"), "{said}");
     }
+    let waited = "waiting for the lock of set-up, which supafly setup of role postgres, process ";
+    assert!(ended.iter().any(|(_, said)| said.contains(waited)), "{ended:?}");
     let ran = ended.iter().filter(|(_, said)| said.contains("migration 1.sql done")).count();
     assert_eq!(ran, 1, "{ended:?}");
 }
