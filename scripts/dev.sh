@@ -34,11 +34,12 @@ chmod -R u=rwX,go=rX "$home/services"
 
 # A port is chosen once and kept, so that what a client was told stays true. 54321 is kept for the gateway to come.
 free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-ours=" 54321 "
+ours=" 54321 $(cat "$home"/port "$home"/port-* 2>/dev/null | tr '\n' ' ' || :) "
 choose() { # choose WHAT DEFAULT FILE: leaves it in $chosen
   local file=$home/$3
   if [ -s "$file" ]; then
     chosen=$(cat "$file")
+    [[ $chosen =~ ^[1-9][0-9]{0,4}$ ]] || die "$file: \`$chosen\` is no port ($1): write another, or remove the file"
     free "$chosen" || die "port $chosen ($1) is in use: is another \`make dev\` running? (or write another number to $file)"
   else
     chosen=$2

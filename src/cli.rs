@@ -205,6 +205,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_the_values_is_refused_where_the_status_is_shown() {
+        let refused = |args: &[&str]| Cli::try_parse_from(args).err().map(|e| e.to_string());
+        for further in [["--host", "db.example"], ["--override-name", "DB_URL=DATABASE_URL"]] {
+            let said = refused(&["supafly", "status", further[0], further[1]]).unwrap_or_default();
+            assert!(said.contains("--output <FORMAT>"), "{said}");
+            assert_eq!(refused(&["supafly", "status", "-o", "env", further[0], further[1]]), None);
+            assert_eq!(refused(&["supafly", "keys", further[0], further[1]]), None);
+        }
+    }
+
+    #[test]
     fn every_help_fits_80_columns_and_has_an_example() {
         let mut cli = Cli::command();
         cli.build();

@@ -42,8 +42,6 @@ const PURE_FILES: &[&str] = &[
     "secrets/keys.rs",
     "secrets/known.rs",
     "store/classify.rs",
-    "access/render.rs",
-    "access/values.rs",
     "setup/ledger.rs",
     "setup/scan.rs",
     "setup/scram.rs",
@@ -52,6 +50,8 @@ const PURE_FILES: &[&str] = &[
     "postgrest/render.rs",
     "pooler/secrets.rs",
     "pooler/supavisor/environment.rs",
+    "access/render.rs",
+    "access/values.rs",
     "web/routes.rs",
     "web/page.rs",
     "web/metrics.rs",
@@ -120,9 +120,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     }
     // What it shows is the status, so it is the one role that knows its shape.
     map.insert("web", vec!["config", "control", "exit", "facts", "spec", "status", "web"]);
-    map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres"]);
+    map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres", "secrets"]);
     map.insert("postgrest", vec!["config", "exit", "facts", "os", "secrets"]);
-    map.insert("access", vec!["config", "control", "exit", "pooler", "postgrest", "secrets"]);
+    map.insert("access", vec!["config", "control", "exit", "owner", "pooler", "postgrest", "secrets"]);
     map.insert("facts", vec!["config", "exit"]);
     map.insert(
         "cli",

@@ -1,7 +1,14 @@
 -- supafly: every-run
 -- What was done to this database, by whom and when. The first step: all others are entered here.
 do $step$
+declare
+  owner text := (select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner
+    where n.nspname = 'supafly' and not r.rolsuper);
 begin
+  -- A trigger of its owner would run with our rights at every line that we enter.
+  if owner is not null then
+    raise exception 'schema supafly belongs to %, and set-up keeps its ledger there: rename it', owner;
+  end if;
   if to_regclass('supafly.ledger') is not null and to_regclass('supafly.remembered') is not null then
     return;
   end if;

@@ -49,16 +49,8 @@ begin
     end if;
   end loop;
 
-  for pair in
-    select split_part(d, ' ', 1) as role, split_part(d, ' ', 3) as member from unnest(declared) as d
-    where not exists (
-      select from pg_auth_members m
-      where m.roleid = to_regrole(split_part(d, ' ', 1)) and m.member = to_regrole(split_part(d, ' ', 3)))
-  loop
-    execute format('grant %I to %I', pair.role, pair.member);
-  end loop;
-
-  -- A member too many among our own roles is a way up: anon in service_role, authenticator in supabase_admin.
+  -- A member too many among our own roles is a way up: anon in service_role, authenticator in supabase_admin. First,
+  -- because it may be the other way round of one that is wanted, and a circle is refused.
   for pair in
     select distinct m.roleid::regrole::text as role, m.member::regrole::text as member
     from pg_auth_members m
@@ -68,6 +60,15 @@ begin
   loop
     raise warning 'role % was a member of %: taken back', pair.member, pair.role;
     execute format('revoke %s from %s', pair.role, pair.member);
+  end loop;
+
+  for pair in
+    select split_part(d, ' ', 1) as role, split_part(d, ' ', 3) as member from unnest(declared) as d
+    where not exists (
+      select from pg_auth_members m
+      where m.roleid = to_regrole(split_part(d, ' ', 1)) and m.member = to_regrole(split_part(d, ' ', 3)))
+  loop
+    execute format('grant %I to %I', pair.role, pair.member);
   end loop;
 end
 $step$;

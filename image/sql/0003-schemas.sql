@@ -15,6 +15,13 @@ begin
   loop
     if to_regnamespace(want.name) is null then
       execute format('create schema %I authorization %I', want.name, want.owner);
+    -- A superuser may have made it (a restored dump says supabase_admin). Anybody else to whom it belongs could put
+    -- things into it that superusers run.
+    elsif exists (
+      select from pg_namespace n join pg_roles r on r.oid = n.nspowner
+      where n.nspname = want.name and not r.rolsuper and r.rolname <> want.owner)
+    then
+      execute format('alter schema %I owner to %I', want.name, want.owner);
     end if;
   end loop;
 

@@ -1,6 +1,8 @@
 -- supafly: every-run
 -- Whether what is made in `public` can be reached through the API from the start (setting `auto_expose`). Done when the
 -- setting has changed, and not otherwise: what users grant or take back by default privileges of their own stays.
+-- A function is open to everybody in either case, as Postgres makes it; who wants another default for all of a role's
+-- functions says `alter default privileges … revoke execute on functions from public`.
 do $step$
 declare
   wanted text := current_setting('supafly.auto_expose');

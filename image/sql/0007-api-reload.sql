@@ -39,6 +39,10 @@ begin
 end
 $f$;
 
+-- One that was there before keeps its owner, who could make it do anything in a superuser's name.
+alter function extensions.pgrst_ddl_watch() owner to postgres;
+alter function extensions.pgrst_drop_watch() owner to postgres;
+
 drop event trigger if exists pgrst_ddl_watch;
 create event trigger pgrst_ddl_watch on ddl_command_end execute function extensions.pgrst_ddl_watch();
 drop event trigger if exists pgrst_drop_watch;

@@ -14,6 +14,7 @@ begin
       pg_catalog.jsonb_build_object('message', 'pg_graphql extension is not enabled.')));
   end
   $body$;
+  alter function graphql_public.graphql(text, text, jsonb, jsonb) owner to postgres;
   revoke all on function graphql_public.graphql(text, text, jsonb, jsonb) from public;
   grant execute on function graphql_public.graphql(text, text, jsonb, jsonb) to postgres, anon, authenticated, service_role;
 end
@@ -48,6 +49,7 @@ begin
     select graphql.resolve(
       query := query, variables := coalesce(variables, '{}'), "operationName" := "operationName", extensions := extensions)
   $body$;
+  alter function graphql_public.graphql(text, text, jsonb, jsonb) owner to postgres;
   revoke all on function graphql_public.graphql(text, text, jsonb, jsonb) from public;
   grant execute on function graphql_public.graphql(text, text, jsonb, jsonb) to postgres, anon, authenticated, service_role;
   alter extension pg_graphql add function graphql_public.graphql(text, text, jsonb, jsonb);
@@ -80,6 +82,11 @@ $f$;
 
 -- Functions are open to everybody when they are made; these change what the API calls.
 revoke all on function extensions.graphql_placeholder(), extensions.graphql_wrapper() from public;
+-- One that was there before keeps its owner, who could make it do anything in a superuser's name.
+alter function extensions.graphql_placeholder() owner to postgres;
+alter function extensions.graphql_wrapper() owner to postgres;
+alter function extensions.grant_pg_graphql_access() owner to postgres;
+alter function extensions.set_graphql_placeholder() owner to postgres;
 
 drop event trigger if exists issue_pg_graphql_access;
 create event trigger issue_pg_graphql_access on ddl_command_end when tag in ('CREATE EXTENSION')

@@ -4,9 +4,16 @@
 do $step$
 declare
   has record;
+  owner text := (select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner
+    where n.nspname = 'graphql' and not r.rolsuper);
 begin
   select default_version, installed_version into has from pg_available_extensions where name = 'pg_graphql';
   if not found then
+    return;
+  end if;
+  -- Its schema is always that one, and set-up asks what is in it as superuser.
+  if owner is not null then
+    raise warning 'pg_graphql is not touched: schema graphql belongs to %', owner;
     return;
   end if;
   if has.installed_version is null then

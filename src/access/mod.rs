@@ -15,6 +15,7 @@ pub use render::Format;
 use crate::config::Settings;
 use crate::control::commands;
 use crate::exit::{Exit, Failure};
+use crate::owner::durable;
 use crate::secrets;
 use values::{Secrets, Value};
 
@@ -52,10 +53,8 @@ pub fn of_running(settings: &Settings, format: Format, shown: &Shown) -> Result<
 /// The run directory cannot be written.
 pub fn publish(settings: &Settings) -> Result<(), Failure> {
     let path = Endpoints::path(&settings.run);
-    let new = path.with_extension("json.new");
-    let written =
-        std::fs::write(&new, Endpoints::of(settings).text()).and_then(|()| std::fs::rename(&new, &path));
-    written.map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
+    durable::write(&path, Endpoints::of(settings).text().as_bytes(), 0o644)
+        .map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
 }
 
 fn show(endpoints: &Endpoints, format: Format, shown: &Shown) -> Result<Exit, Failure> {

@@ -130,7 +130,7 @@ pub(super) fn values(endpoints: &Endpoints, secrets: &Secrets, host: Option<&str
 /// With other names, as whoever asks wants them.
 ///
 /// # Errors
-/// A name that nothing has, or one that no shell takes.
+/// A name that nothing has, one that no shell takes, or one for two values.
 pub(super) fn renamed(mut values: Vec<Value>, wanted: &[(String, String)]) -> Result<Vec<Value>, Failure> {
     for (old, new) in wanted {
         let of = |name: &&Name| name.text() == old || name.dotted() == old;
@@ -153,7 +153,14 @@ pub(super) fn renamed(mut values: Vec<Value>, wanted: &[(String, String)]) -> Re
             value.shown.clone_from(new);
         }
     }
-    Ok(values)
+    let mut names = std::collections::BTreeSet::new();
+    match values.iter().find(|value| !names.insert(value.shown.as_str())) {
+        None => Ok(values),
+        Some(twice) => Err(Failure::new(
+            crate::exit::Exit::Usage,
+            format!("--override-name: two values would have the name `{}`", twice.shown),
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +223,15 @@ pub(super) mod tests {
         let shown: Vec<String> = renamed(all(), &wanted).unwrap().into_iter().map(|v| v.shown).collect();
         assert_eq!(shown[0], "DATABASE_URL");
         assert!(shown.contains(&"NEXT_PUBLIC_SUPABASE_ANON_KEY".to_owned()));
+        // Two values by one name: the second would hide the first.
+        let one_name = [pair("DB_URL", "X"), pair("POOLER_URL", "X")];
+        assert_eq!(renamed(all(), &one_name).err().unwrap().exit, crate::exit::Exit::Usage);
+        assert_eq!(
+            renamed(all(), &[pair("DB_URL", "ANON_KEY")]).err().unwrap().exit,
+            crate::exit::Exit::Usage
+        );
+        let swapped = [pair("DB_URL", "POOLER_URL"), pair("POOLER_URL", "DB_URL")];
+        assert!(renamed(all(), &swapped).is_ok());
         for wrong in
             [pair("STUDIO_URL", "X"), pair("DB_URL", "A B"), pair("DB_URL", "1A"), pair("DB_URL", "")]
         {

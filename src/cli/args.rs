@@ -3,7 +3,7 @@
 use crate::access::{Format, Shown};
 use crate::control::commands::Patience;
 use crate::pooler::render::Mode;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -177,10 +177,11 @@ pub(super) struct Output {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("of_values").args(["host", "renamed"]).multiple(true).requires("format")))]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) output: Output,
-    #[arg(hide_possible_values = true, help = "How to come in, SECRETS INCLUDED, for programs: env, json")]
+    /// How to come in instead, SECRETS INCLUDED
     #[arg(long = "output", short = 'o', value_name = "FORMAT", conflicts_with_all = ["json", "watch"])]
     pub(super) format: Option<Values>,
     #[command(flatten)]

@@ -110,7 +110,7 @@ pub const TABLE: &[Row] = &[
         "auto_expose",
         "SUPAFLY_AUTO_EXPOSE",
         "off",
-        "on: new tables in `public` are open to anon, authenticated and service_role",
+        "on: new tables in `public` are open to anon, authenticated and service_role; functions always are",
     ),
     row(
         "migrations",

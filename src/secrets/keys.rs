@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 const LEAST: usize = 32;
 /// How long a user's token is good for, in seconds, as Supabase's own default.
 const EXPIRY: u64 = 3600;
+/// How far clocks may be apart, in seconds, for PostgREST to take a key.
+const SKEW: u64 = 30;
 /// Database roles with a password of their own, and the variables by which it can be given.
 pub(super) const PASSWORDS: &[(&str, &str)] = &[
     ("authenticator", "AUTHENTICATOR_PASSWORD"),
@@ -151,8 +153,11 @@ pub(super) fn password_fits(
     place: Place,
     warnings: &mut Warnings,
 ) -> Result<(), Failure> {
-    if password.contains('\0') {
-        return Err(Failure::config(format!("{variable} holds a NUL byte, which no password can")));
+    // Not all who read it mean the same by more than one line: initdb takes the first.
+    if password.chars().any(char::is_control) {
+        return Err(Failure::config(format!(
+            "{variable} holds a line break or another control character: give one line of text"
+        )));
     }
     if known::is_password(password) { published(variable, place, warnings) } else { Ok(()) }
 }
@@ -161,7 +166,9 @@ fn published(variable: &str, place: Place, warnings: &mut Warnings) -> Result<()
     let what =
         format!("{variable} is a well-known one, published with development set-ups: anybody can use it");
     match place {
-        Place::Open => Err(Failure::config(format!("{what}; give another, or none and one is made"))),
+        Place::Open => Err(Failure::config(format!(
+            "{what}; give another as {variable} (it takes the place of one that this volume keeps)"
+        ))),
         Place::Desk => {
             warnings.push(format!("{what}; it is refused on Fly and with a store in s3://"));
             Ok(())
@@ -192,8 +199,11 @@ fn given_key(
 
 fn still_good(key: &str, secret: &str, role: &str, now: u64) -> bool {
     let Ok(claims) = jwt::verify(secret, key) else { return false };
+    let time = |name: &str| claims.get(name).map(|at| at.as_f64().unwrap_or(f64::NAN));
     claims.get("role").and_then(Value::as_str) == Some(role)
-        && claims.get("exp").is_none_or(|exp| exp.as_f64().is_some_and(|exp| exp > seconds(now)))
+        && time("exp").is_none_or(|exp| exp > seconds(now))
+        // Made while the clock was ahead, it would be refused until then.
+        && time("iat").is_none_or(|iat| iat <= seconds(now.saturating_add(SKEW)))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a time of this century fits exactly")]

@@ -12,7 +12,7 @@ const JWT_SECRETS: &[&str] = &[
 ];
 
 /// Passwords of the same places.
-const PASSWORDS: &[&str] = &[
+pub const PASSWORDS: &[&str] = &[
     "postgres",
     "password",
     "supabase",

@@ -17,6 +17,7 @@ mod keys;
 mod known;
 mod readers;
 
+pub use known::PASSWORDS as KNOWN_PASSWORDS;
 pub use readers::{ForPostgrest, Keys, keys, postgrest, superuser};
 
 use crate::config::{Secret, Settings, StoreUrl};

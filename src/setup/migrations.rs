@@ -55,16 +55,22 @@ fn listed(dir: &Path, prefix: &str) -> Result<(Vec<File>, Vec<String>), String> 
     Ok((files, others))
 }
 
-/// Runs what is due and says how it went, in one row of the status.
-pub(super) async fn run(settings: &Settings, session: &Session) -> Result<Row, Failure> {
-    let initdb = Path::new(INITDB);
+/// Where they are looked for, each with what stands before its names in the ledger.
+fn places<'a>(initdb: &'a Path, given: Option<&'a Path>) -> Vec<(&'a Path, &'static str)> {
     let mut places = Vec::new();
     if initdb.is_dir() {
         places.push((initdb, "initdb/"));
     }
-    if let Some(dir) = &settings.migrations {
-        places.push((dir.as_path(), ""));
+    let same = |dir: &Path| matches!((dir.canonicalize(), initdb.canonicalize()), (Ok(dir), Ok(initdb)) if dir == initdb);
+    if let Some(dir) = given.filter(|dir| !same(dir)) {
+        places.push((dir, ""));
     }
+    places
+}
+
+/// Runs what is due and says how it went, in one row of the status.
+pub(super) async fn run(settings: &Settings, session: &Session) -> Result<Row, Failure> {
+    let places = places(Path::new(INITDB), settings.migrations.as_deref());
     if places.is_empty() {
         return Ok(row("migrations", "ok", "none: no directory of them (SUPAFLY_MIGRATIONS)"));
     }
@@ -140,22 +146,27 @@ async fn one(
     if manner.every_run {
         return Err("line 1: a migration is run once; every-run is for supafly's own steps".to_owned());
     }
+    held(session).await?;
     let script = scan::scan(text);
     let whole = !manner.no_transaction && !script.transactions;
-    if script.psql {
-        if !whole {
-            enter(session, file, &sum, false).await?;
+    match (whole, script.psql) {
+        (true, true) => {
+            failpoint::hit("setup.migration-begun");
+            psql::run(settings, &file.path, Some(&mark(&sum)), &entered(file, &sum))?;
         }
-        failpoint::hit("setup.migration-begun");
-        psql::run(settings, &file.path, whole, &entered(file, &sum))?;
-    } else if whole {
-        in_one(settings, file, text, &sum).await?;
-    } else {
-        enter(session, file, &sum, false).await?;
-        failpoint::hit("setup.migration-begun");
-        each(settings, file, text, &script).await?;
-        failpoint::hit("setup.migration-ran");
-        enter(session, file, &sum, true).await?;
+        (true, false) => in_one(settings, file, text, &sum).await?,
+        (false, by_psql) => {
+            enter(session, file, &sum, false).await?;
+            failpoint::hit("setup.migration-begun");
+            if by_psql {
+                psql::run(settings, &file.path, None, &closed())?;
+            } else {
+                each(settings, file, text, &script).await?;
+            }
+            failpoint::hit("setup.migration-ran");
+            // Ours, because theirs may be anybody by now, and in another database.
+            enter(session, file, &sum, true).await?;
+        }
     }
     failpoint::hit("setup.migration-done");
     Ok(true)
@@ -166,29 +177,61 @@ async fn enter(session: &Session, file: &File, sum: &str, finished: bool) -> Res
     entered.map(drop).map_err(|e| format!("cannot be entered in the ledger: {}", said(&e)))
 }
 
-/// The same as a text, for `psql`.
+/// A migration before may have ended every session that it saw.
+async fn held(session: &Session) -> Result<(), String> {
+    session.client.simple_query("").await.map(drop).map_err(|e| {
+        format!("the session that holds the lock of set-up has ended, so it was not begun: {}", said(&e))
+    })
+}
+
+/// What is known of a transaction only as long as it lasts: a script that ends it in its middle, in a way that the scan did
+/// not see, cannot have this at its end.
+fn mark(sum: &str) -> String {
+    format!("select pg_catalog.set_config('{MARK}', '{sum}', true)")
+}
+const MARK: &str = "supafly.migration";
+const ENDED: &str = "it has ended the transaction that it was given, or connected anew: what it did before is done or lost; \
+     let its first line be `-- supafly: no-transaction`";
+const OPEN: &str = "it begins a transaction and does not end it: nothing since then is kept";
+
+/// For `psql`: the mark is looked for, and the entry made, as whom we came.
 fn entered(file: &File, sum: &str) -> String {
-    let name = file.name.replace('\'', "''");
+    let name = file.name.replace('\\', "\\\\").replace('\'', "''");
     format!(
         "set session authorization default; \
+         do $$ begin if pg_catalog.current_setting('{MARK}', true) is distinct from '{sum}' then \
+         raise exception '{ENDED}'; end if; end $$; \
          insert into supafly.ledger (kind, name, sha256, version, finished) \
-         values ('migration', '{name}', '{sum}', '{VERSION}', pg_catalog.clock_timestamp()) \
-         on conflict (kind, name) do update set sha256 = excluded.sha256, finished = excluded.finished"
+         values ('migration', E'{name}', '{sum}', '{VERSION}', pg_catalog.clock_timestamp()) \
+         on conflict (kind, name) do update set sha256 = excluded.sha256, version = excluded.version, \
+         began = pg_catalog.clock_timestamp(), finished = excluded.finished"
     )
 }
 
-/// In one transaction with its entry: that comes first, because the script may change roles.
+/// For `psql`, in whatever database it is by then: is a transaction left open?
+fn closed() -> String {
+    format!(
+        "do $$ begin if pg_catalog.now() <> pg_catalog.statement_timestamp() then raise exception '{OPEN}'; end if; end $$"
+    )
+}
+
+/// In one transaction with its entry.
 async fn in_one(settings: &Settings, file: &File, text: &str, sum: &str) -> Result<(), String> {
-    let ran = async {
-        let mut theirs = Session::theirs(settings, &file.name).await?;
-        let transaction = theirs.client.transaction().await?;
-        transaction.execute(ENTER, &[&"migration", &file.name, &sum, &VERSION, &true]).await?;
-        failpoint::hit("setup.migration-begun");
-        transaction.batch_execute(text).await?;
-        failpoint::hit("setup.migration-ran");
-        transaction.commit().await
-    };
-    ran.await.map_err(|e| shown(text, 0, &e))
+    let failed = |e: tokio_postgres::Error| shown(text, 0, &e);
+    let mut theirs = Session::theirs(settings, &file.name).await.map_err(failed)?;
+    let transaction = theirs.client.transaction().await.map_err(failed)?;
+    transaction.batch_execute(&mark(sum)).await.map_err(failed)?;
+    failpoint::hit("setup.migration-begun");
+    transaction.batch_execute(text).await.map_err(failed)?;
+    failpoint::hit("setup.migration-ran");
+    // The script may have become somebody else.
+    transaction.batch_execute("set session authorization default").await.map_err(failed)?;
+    let marked = "select pg_catalog.current_setting($1, true) is not distinct from $2";
+    if !transaction.query_one(marked, &[&MARK, &sum]).await.map_err(failed)?.get::<_, bool>(0) {
+        return Err(ENDED.to_owned());
+    }
+    transaction.execute(ENTER, &[&"migration", &file.name, &sum, &VERSION, &true]).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)
 }
 
 /// Statement by statement, as `psql` does.
@@ -208,7 +251,7 @@ async fn each(settings: &Settings, file: &File, text: &str, script: &Script<'_>)
         Ok(said) if said.iter().any(|m| matches!(m, SimpleQueryMessage::Row(r) if r.get(0) == Some("f"))) => {
             Ok(())
         }
-        Ok(_) => Err("it begins a transaction and does not end it: nothing since then is kept".to_owned()),
+        Ok(_) => Err(OPEN.to_owned()),
         Err(e) => Err(format!("it leaves its session in a state that is of no use: {}", said(&e))),
     }
 }
@@ -229,6 +272,17 @@ fn shown(text: &str, from: usize, e: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_named_twice_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (initdb, link) = (dir.path().join("initdb.d"), dir.path().join("link"));
+        assert_eq!(places(&initdb, Some(&link)), [(link.as_path(), "")], "what is missing is said later");
+        std::fs::create_dir(&initdb).unwrap();
+        std::os::unix::fs::symlink(&initdb, &link).unwrap();
+        assert_eq!(places(&initdb, Some(&link)), [(initdb.as_path(), "initdb/")]);
+        assert_eq!(places(&initdb, Some(dir.path())), [(initdb.as_path(), "initdb/"), (dir.path(), "")]);
+    }
 
     #[test]
     fn scripts_are_taken_by_name_and_what_else_could_be_meant_is_said() {

@@ -19,6 +19,7 @@ use crate::control::client::{self, Report, Row};
 use crate::exit::{Exit, Failure};
 use crate::failpoint;
 use ledger::{Due, Entry, due};
+use passwords::Superuser;
 use session::{Session, sql};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -26,6 +27,16 @@ use steps::{Manner, STEPS, Step, sha256};
 
 /// What projects count on; looked for in the database afterwards, and said where it is missing.
 const EXTENSIONS: &[&str] = &["pgcrypto", "uuid-ossp", "pg_stat_statements"];
+/// What others call, and the step that makes it once.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("0005-auth-functions", "auth.jwt()"),
+    ("0005-auth-functions", "auth.role()"),
+    ("0005-auth-functions", "auth.uid()"),
+    ("0007-api-reload", "extensions.pgrst_ddl_watch()"),
+    ("0007-api-reload", "extensions.pgrst_drop_watch()"),
+    ("0008-graphql-access", "graphql_public.graphql(text, text, jsonb, jsonb)"),
+    ("0010-pooler-lookup", "pgbouncer.get_auth(text)"),
+];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the role.
@@ -83,6 +94,7 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
     }
     rows.extend(give_passwords(settings, &mut session).await?);
     rows.extend(missing_extensions(&session).await?);
+    rows.extend(missing_functions(&session).await?);
     graphql(&session).await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
     rows.push(migrations::run(settings, &session).await?);
@@ -175,16 +187,14 @@ fn position(text: &str, from: usize, e: &tokio_postgres::Error) -> Option<(usize
 }
 
 async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Option<Row>, Failure> {
-    let mut differs = false;
+    let mut believed = None;
     match passwords::read(settings)? {
         Some(given) => {
             let set = passwords::apply(session, &given.roles).await?;
             if set > 0 {
                 tracing::info!("{set} of {} passwords of roles were set", given.roles.len());
             }
-            if let Some(believed) = &given.superuser {
-                differs = passwords::differs(session, believed).await?;
-            }
+            believed = given.superuser;
         }
         None => tracing::warn!(
             "{}: not there: no role is given a password",
@@ -192,18 +202,27 @@ async fn give_passwords(settings: &Settings, session: &mut Session) -> Result<Op
         ),
     }
     let without = passwords::without(session).await?;
-    if without.is_empty() {
+    let (state, said) = match passwords::superuser(session, believed.as_ref()).await? {
+        Superuser::Known => (
+            "failed",
+            "the database role postgres has a password that everybody knows: set another by \
+             `alter role postgres password …`, and give it as POSTGRES_PASSWORD"
+                .to_owned(),
+        ),
+        Superuser::Fits | Superuser::Differs if !without.is_empty() => {
+            ("absent", format!("without one, so nobody can log in as them: {}", without.join(", ")))
+        }
         // A password is its owner's to change: no fault of the machine.
-        return Ok(differs.then(|| {
-            let said = "the database role postgres has another password than `supafly keys` shows: set that one by \
-                        `alter role postgres password …`, or give the right one as POSTGRES_PASSWORD";
-            tracing::warn!("passwords: {said}");
-            row("passwords", "ok", said)
-        }));
-    }
-    let said = format!("without one, so nobody can log in as them: {}", without.join(", "));
+        Superuser::Differs => (
+            "ok",
+            "the database role postgres has another password than `supafly keys` shows: set that one by \
+             `alter role postgres password …`, or give the right one as POSTGRES_PASSWORD"
+                .to_owned(),
+        ),
+        Superuser::Fits => return Ok(None),
+    };
     tracing::warn!("passwords: {said}");
-    Ok(Some(row("passwords", "absent", said)))
+    Ok(Some(row("passwords", state, said)))
 }
 
 async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {
@@ -219,6 +238,27 @@ async fn missing_extensions(session: &Session) -> Result<Option<Row>, Failure> {
         format!("not in the database (not installed here, or dropped by hand): {}", missing.join(", "));
     tracing::warn!("extensions: {said}");
     Ok(Some(row("extensions", "absent", said)))
+}
+
+/// What was done once is not done again, but that it is gone is said: the pooler or the API may need it.
+async fn missing_functions(session: &Session) -> Result<Option<Row>, Failure> {
+    let question = "select m.function || ' (of ' || m.step || ')' \
+                    from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as m (step, function) \
+                    where pg_catalog.to_regprocedure(m.function) is null order by m.step, m.function";
+    let (steps, functions): (Vec<&str>, Vec<&str>) = FUNCTIONS.iter().copied().unzip();
+    let rows = session.client.query(question, &[&steps, &functions]).await;
+    let missing: Vec<String> =
+        rows.map_err(|e| sql("look at functions", &e))?.iter().map(|row| row.get(0)).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let said = format!(
+        "dropped by hand: {}; delete the line of that step from supafly.ledger and run `supafly restart setup` to have \
+         it again",
+        missing.join(", ")
+    );
+    tracing::warn!("functions: {said}");
+    Ok(Some(row("functions", "absent", said)))
 }
 
 /// Says how pg_graphql is. Its row in the status is keeper's, which goes on asking.

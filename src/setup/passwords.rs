@@ -8,6 +8,7 @@ use super::session::{Session, USER, sql};
 use crate::config::{Secret, Settings};
 use crate::exit::Failure;
 use crate::failpoint;
+use crate::secrets::KNOWN_PASSWORDS;
 use rand::RngCore;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -102,12 +103,30 @@ pub(super) async fn apply(
     Ok(given)
 }
 
-/// Whether the superuser's password is another one than this machine believes.
-pub(super) async fn differs(session: &Session, believed: &Secret) -> Result<bool, Failure> {
+/// How the superuser's password is to what this machine believes it to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Superuser {
+    /// As believed, or nothing is believed.
+    Fits,
+    /// Another one.
+    Differs,
+    /// Another one, which is published with development set-ups. What is believed was judged by `secrets`; this one was
+    /// not, because it came with the cluster.
+    Known,
+}
+
+/// Compares.
+pub(super) async fn superuser(session: &Session, believed: Option<&Secret>) -> Result<Superuser, Failure> {
     let question = "select rolpassword from pg_catalog.pg_authid where rolname = $1";
     let row = session.client.query_one(question, &[&USER]).await;
     let stored: Option<String> = row.map_err(|e| sql("look at passwords", &e))?.get(0);
-    Ok(!stored.is_some_and(|stored| scram::fits(&stored, believed.reveal())))
+    let fits = |password: &str| stored.as_deref().is_some_and(|stored| scram::fits(stored, password));
+    Ok(match believed {
+        Some(believed) if fits(believed.reveal()) => Superuser::Fits,
+        Some(_) | None if KNOWN_PASSWORDS.iter().any(|known| fits(known)) => Superuser::Known,
+        Some(_) => Superuser::Differs,
+        None => Superuser::Fits,
+    })
 }
 
 /// Those that services log in as, and that have no password.

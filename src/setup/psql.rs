@@ -17,16 +17,17 @@ fn program(settings: &Settings) -> Result<PathBuf, String> {
     })
 }
 
-/// Runs it; `last` is a statement of ours after it, in the same transaction when `whole`.
+/// Runs it with `last`, a statement of ours, after it. With `first`, one of ours before it, all three are one transaction;
+/// else each statement is one of its own.
 ///
 /// # Errors
 /// The first line says where and what.
-pub(super) fn run(settings: &Settings, file: &Path, whole: bool, last: &str) -> Result<(), String> {
+pub(super) fn run(settings: &Settings, file: &Path, first: Option<&str>, last: &str) -> Result<(), String> {
     let mut command = Command::new(program(settings)?);
     command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", DATABASE]);
     command.arg("-h").arg(settings.pg_socket_dir()).arg("-p").arg(settings.pg_port.to_string());
-    if whole {
-        command.arg("-1");
+    if let Some(first) = first {
+        command.args(["-1", "-c", first]);
     }
     command.arg("-f").arg(file).arg("-c").arg(last);
     let path = crate::facts::environment().remove("PATH").unwrap_or_else(|| "/usr/bin:/bin".to_owned());

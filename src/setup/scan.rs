@@ -18,7 +18,7 @@ pub(super) struct Script<'a> {
     pub(super) statements: Vec<Statement<'a>>,
     /// It has a backslash command, or `copy … from stdin` with its rows: `psql` must run it.
     pub(super) psql: bool,
-    /// It begins or ends transactions itself.
+    /// It begins or ends transactions itself, or connects anew, which ends one as well.
     pub(super) transactions: bool,
 }
 
@@ -75,7 +75,8 @@ impl<'a> Scanner<'a> {
         let first = rest.as_bytes().first().copied().unwrap_or_default();
         match first {
             b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c => self.at += 1,
-            b'-' if rest.starts_with("--") => self.at += rest.find('\n').unwrap_or(rest.len()),
+            // A carriage return ends it too, for Postgres as for psql.
+            b'-' if rest.starts_with("--") => self.at += rest.find(['\n', '\r']).unwrap_or(rest.len()),
             b'/' if rest.starts_with("/*") => self.comment(),
             b';' if self.parentheses == 0 && self.atomic == 0 => {
                 self.end();
@@ -84,6 +85,8 @@ impl<'a> Scanner<'a> {
             b'\\' => {
                 // Up to the end of the line it is psql's, quotes and all.
                 self.script.psql = true;
+                let command = rest.get(1..).unwrap_or_default().split_ascii_whitespace().next();
+                self.script.transactions |= matches!(command, Some("c" | "connect"));
                 self.at += rest.find('\n').unwrap_or(rest.len());
             }
             b'\'' => self.quoted(b'\'', self.escapes()),
@@ -266,14 +269,16 @@ mod tests {
     #[test]
     fn a_script_with_transactions_of_its_own_is_known() {
         let after_psql = "\\restrict it's\nbegin;\ncommit;";
+        let after_comment = "-- x\rcommit;";
         let after_rows = "copy t from stdin;\nit's\tbegin;\n\\.\ncommit;";
         for own in ["begin; select 1; commit;", "BEGIN;", "start transaction;", "select 1; end;", "rollback"]
             .into_iter()
-            .chain([after_psql, after_rows])
+            .chain([after_psql, after_comment, after_rows, "\\c other", "select 1;\n\\connect - ann\n"])
         {
             assert!(scan(own).transactions, "{own}");
         }
         for none in [
+            "\\copy t from 'c'\n\\conninfo",
             "savepoint a; rollback to a;",
             "do $$ begin end $$;",
             "create function f() returns int begin atomic select 1; end;",

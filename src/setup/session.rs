@@ -17,8 +17,9 @@ pub(super) const USER: &str = "postgres";
 pub(super) const DATABASE: &str = "postgres";
 
 /// Nothing that somebody has set for this role or this database changes what our steps mean.
-const NEUTRAL: &str = "set search_path = ''; set client_min_messages = warning; set lock_timeout = '30s'; \
+const NEUTRAL: &str = "set role none; set search_path = ''; set client_min_messages = warning; set lock_timeout = '30s'; \
      set statement_timeout = '120s'; set idle_in_transaction_session_timeout = 0; \
+     set idle_session_timeout = 0; set quote_all_identifiers = off; \
      set default_transaction_read_only = off; set default_transaction_isolation = 'read committed'; \
      set session_replication_role = origin; set standard_conforming_strings = on; \
      set check_function_bodies = on; set default_tablespace = ''";
@@ -95,7 +96,14 @@ impl Session {
         if row.map_err(failed)?.get::<_, bool>(0) {
             return Ok(());
         }
-        tracing::info!("another set-up is at work on this database: waiting for it");
+        // Another set-up; or anybody who can log in, since such a lock asks for no privilege.
+        let holder = "select pg_catalog.format('%s of role %s, process %s', a.application_name, a.usename, a.pid) \
+                      from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid \
+                      where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+                      and l.classid::bigint = $1::bigint >> 32 and l.objid::bigint = $1::bigint & 4294967295";
+        let holder = self.client.query_opt(holder, &[&LOCK]).await.map_err(failed)?;
+        let holder = holder.map_or_else(|| "somebody".to_owned(), |row| row.get::<_, String>(0));
+        tracing::info!("waiting for the lock of set-up, which {holder} has");
         // It may be in the middle of a long migration.
         let wait = "set lock_timeout = 0; set statement_timeout = 0";
         self.client.batch_execute(wait).await.map_err(failed)?;

@@ -96,3 +96,22 @@ fn it_is_enabled_where_it_is_installed_kept_at_its_version_and_left_alone_when_d
     cluster.sql("drop schema graphql cascade");
     assert!(text(&cluster.psql("postgres", asked)).contains("pg_graphql extension is not enabled."));
 }
+
+#[test]
+fn it_is_not_put_into_a_schema_of_somebody_else() {
+    let root = open_directory();
+    let Some(bin) = with_stand_in(root.path()) else {
+        eprintln!("skipped: this Postgres is not in Debian's directories");
+        return;
+    };
+    let cluster = Cluster::with(&bin, &[]);
+    // What is asked as superuser would be theirs: it takes the fewest arguments.
+    cluster.sql(
+        "create role low; create schema graphql authorization low; set role low; \
+         create function graphql.resolve(query text) returns jsonb language plpgsql as \
+         'begin execute ''alter role low superuser''; return ''{}''; end'",
+    );
+    let said = cluster.setup();
+    assert!(said.contains("schema graphql belongs to low"), "{said}");
+    assert_eq!(cluster.sql("select rolsuper from pg_roles where rolname = 'low'"), "f");
+}

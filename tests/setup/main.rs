@@ -65,16 +65,93 @@ fn that_a_role_exists_proves_nothing_and_what_is_not_ours_stays() {
         "create role anon superuser login; create role authenticator createrole; create role service_role; \
          create role users_app; grant users_app to service_role; create role pgbouncer nologin; \
          grant service_role to anon; create role supabase_admin; grant supabase_admin to authenticator; \
+         create role authenticated; grant authenticator to authenticated; \
          alter role anon set statement_timeout = '30s'; create role supabase_auth_admin; \
          alter role supabase_auth_admin set search_path = 'public'",
     );
     let said = cluster.setup();
     assert!(said.contains("role anon was a member of service_role: taken back"), "{said}");
     assert!(said.contains("role authenticator was a member of supabase_admin: taken back"), "{said}");
+    assert!(said.contains("role authenticated was a member of authenticator: taken back"), "{said}");
     let timeout = "select setconfig from pg_db_role_setting where setrole = 'anon'::regrole";
     assert_eq!(cluster.sql(timeout), "{statement_timeout=30s}", "a user's own time-out was replaced");
     assert_eq!(cluster.sql("select pg_has_role('service_role', 'users_app', 'usage')"), "t");
     cluster.sql("alter role anon reset statement_timeout");
+    cluster.setup();
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
+fn what_is_set_for_the_role_or_the_database_changes_no_step() {
+    let cluster = Cluster::start();
+    cluster.sql(
+        "create role users_low; create role anon; create role service_role; grant service_role to anon; \
+         alter role postgres set role = 'users_low'; alter database postgres set quote_all_identifiers = on; \
+         alter database postgres set idle_session_timeout = '500ms'; alter database postgres set search_path = 'public'; \
+         alter database postgres set default_transaction_read_only = on",
+    );
+    let dir = cluster.migrations(&[("1.sql", "-- supafly: no-transaction\nselect pg_sleep(1);")]);
+    let (code, said) = cluster.setup_with(&[("SUPAFLY_MIGRATIONS", &dir)]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("role anon was a member of service_role: taken back"), "{said}");
+    assert!(said.contains("migration 1.sql done"), "{said}");
+    let mut undo = cluster.command("postgres");
+    for sql in [
+        "set role none",
+        "set default_transaction_read_only = off",
+        "alter database postgres reset all",
+        "alter role postgres reset role",
+    ] {
+        undo.args(["-c", sql]);
+    }
+    let undone = run(&mut undo);
+    assert!(undone.status.success(), "{}", text(&undone));
+    cluster.tests_beside_the_steps();
+}
+
+#[test]
+fn what_a_low_role_has_planted_beforehand_is_ours_afterwards_or_stops_set_up() {
+    let cluster = Cluster::start();
+    cluster.sql(
+        "create role low; create schema extensions authorization low; create schema auth authorization low; \
+         create schema graphql_public authorization low; set role low; \
+         create function extensions.pgrst_ddl_watch() returns event_trigger language plpgsql as 'begin end'; \
+         create function extensions.pgrst_drop_watch() returns event_trigger language plpgsql as 'begin end'; \
+         create function extensions.graphql_wrapper() returns void language plpgsql as 'begin end'; \
+         create function extensions.graphql_placeholder() returns void language plpgsql as 'begin end'; \
+         create function extensions.grant_pg_graphql_access() returns event_trigger language plpgsql as 'begin end'; \
+         create function extensions.set_graphql_placeholder() returns event_trigger language plpgsql as 'begin end'; \
+         create function graphql_public.graphql(\"operationName\" text default null, query text default null, \
+         variables jsonb default null, extensions jsonb default null) returns jsonb language sql return null::jsonb",
+    );
+    cluster.setup();
+    let theirs = "select string_agg(nspname, ' ') from pg_namespace where nspowner = 'low'::regrole";
+    assert_eq!(cluster.sql(theirs), "");
+    let theirs = "select string_agg(proname, ' ') from pg_proc where proowner = 'low'::regrole";
+    assert_eq!(cluster.sql(theirs), "", "whoever owns it may change what superusers run");
+    cluster.sql("drop role low");
+    cluster.tests_beside_the_steps();
+
+    let cluster = Cluster::start();
+    cluster.sql("create role low; create schema supafly authorization low");
+    let (code, said) = cluster.setup_with(&[]);
+    assert_eq!(code, Some(70), "{said}");
+    assert!(said.contains("schema supafly belongs to low"), "{said}");
+}
+
+#[test]
+fn a_function_that_somebody_has_dropped_is_told_with_the_way_to_have_it_back() {
+    let cluster = Cluster::start();
+    assert!(!cluster.setup().contains("(of 00"));
+    cluster.sql("drop owned by pgbouncer cascade; drop schema extensions cascade");
+    let said = cluster.setup();
+    let told = "pgbouncer.get_auth(text) (of 0010-pooler-lookup)";
+    assert!(
+        said.contains("extensions.pgrst_ddl_watch() (of 0007-api-reload)") && said.contains(told),
+        "{said}"
+    );
+    cluster.sql("delete from supafly.ledger where name in ('0007-api-reload', '0008-graphql-access', '0010-pooler-lookup'); \
+                 delete from supafly.remembered");
     cluster.setup();
     cluster.tests_beside_the_steps();
 }
@@ -107,6 +184,8 @@ fn two_at_once_do_everything_once() {
         assert_eq!(*code, Some(0), "{said}");
         assert!(!said.contains("failed") && !said.contains("already exists"), "{said}");
     }
+    let waited = "waiting for the lock of set-up, which supafly setup of role postgres, process ";
+    assert!(ended.iter().any(|(_, said)| said.contains(waited)), "{ended:?}");
     let ran = ended.iter().filter(|(_, said)| said.contains("migration 1.sql done")).count();
     assert_eq!(ran, 1, "{ended:?}");
 }
@@ -153,6 +232,49 @@ fn passwords_are_set_once_and_are_in_no_log() {
     );
     cluster.secrets("{");
     assert_eq!(cluster.setup_with(&[]).0, Some(78));
+}
+
+#[test]
+fn a_password_of_any_letters_lets_one_in_as_libpq_prepares_it() {
+    let cluster = Cluster::start();
+    let odd = [
+        "'\"\\ %@:/$`",
+        " of blanks ",
+        "ü",
+        "n\u{303}",
+        "a\u{ad}b",
+        "a\u{a0}b",
+        "ªﬁ",
+        "\u{627}1",
+        "😀",
+        "\u{2028}x",
+        "\u{221}",
+    ];
+    for password in odd {
+        cluster.secrets(&serde_json::json!({"authenticator": password}).to_string());
+        assert!(cluster.setup().contains("1 of 1 passwords"), "{password:?}");
+        let mut command = cluster.command("authenticator");
+        let login = run(command.env("PGPASSWORD", password).args(["-c", "select current_user"]));
+        assert_eq!(text(&login).trim(), "authenticator", "{password:?}");
+        // As the server itself makes one of it, so that what a hand has set is left alone.
+        cluster.sql(&format!("alter role authenticator password $p${password}$p$"));
+        assert!(!cluster.setup().contains("1 of 1 passwords"), "{password:?}");
+    }
+}
+
+#[test]
+fn a_password_of_the_superuser_that_everybody_knows_is_told_whatever_this_machine_believes() {
+    let cluster = Cluster::start();
+    // As after a move from a desk: the variable says a good one, the cluster still has the other.
+    cluster.sql("alter role postgres password 'your-super-secret-and-long-postgres-password'");
+    let told = "the database role postgres has a password that everybody knows";
+    for believed in [r#"{"postgres": "a good one"}"#, "{}"] {
+        cluster.secrets(believed);
+        let said = cluster.setup();
+        assert!(said.contains(told) && !said.contains("your-super"), "{believed}: {said}");
+    }
+    cluster.sql("alter role postgres password 'a good one'");
+    assert!(!cluster.setup().contains(told));
 }
 
 #[test]

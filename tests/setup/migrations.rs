@@ -110,3 +110,48 @@ fn what_only_psql_can_run_is_run_by_psql_with_its_place_when_it_fails() {
     fs::remove_file(cluster.dir.path().join("migrations/2.sql")).unwrap();
     assert!(!migrate(&cluster, &[]).contains("migration 1.sql"));
 }
+
+#[test]
+fn one_that_ends_its_transaction_behind_our_back_is_not_called_done() {
+    let cluster = Cluster::start();
+    // A carriage return ends a comment, as Postgres reads it: what follows is a statement.
+    let hidden = "create table public.a ();\n-- x\rcommit;\ncreate table public.b ();\nselect 1/0;\n";
+    let said = migrate(&cluster, &[("1.sql", hidden)]);
+    assert!(said.contains("migration 1.sql: line 4") && said.contains("division by zero"), "{said}");
+    let entries =
+        "select string_agg(name, ' ') from supafly.ledger where kind = 'migration' and finished is not null";
+    assert_eq!(cluster.sql(entries), "");
+    // Whatever the scan does not see: the end is compared with the beginning.
+    let by_psql = "\\set x 1\ncreate table public.c ();\n\\ir included.txt\ncreate table public.d ();\n";
+    cluster.migrations(&[("included.txt", "rollback;\n")]);
+    fs::remove_file(cluster.dir.path().join("migrations/1.sql")).unwrap();
+    let said = migrate(&cluster, &[("2.sql", by_psql)]);
+    assert!(said.contains("migration 2.sql: ") && said.contains("ended the transaction"), "{said}");
+    assert_eq!(cluster.sql(entries), "");
+}
+
+#[test]
+fn one_that_connects_anew_loses_nothing_and_is_entered_where_the_ledger_is() {
+    let cluster = Cluster::start();
+    let dump =
+        "create table public.a ();\ncreate database other;\n\\connect other\ncreate table public.b ();\n";
+    let said = migrate(&cluster, &[("1.sql", dump)]);
+    assert!(said.contains("migration 1.sql done"), "{said}");
+    assert_eq!(
+        cluster.sql("select to_regclass('public.a') is not null, to_regclass('public.b') is null"),
+        "t|t"
+    );
+    assert!(!migrate(&cluster, &[]).contains("migration 1.sql"), "it was run twice");
+    let said = migrate(&cluster, &[("2.sql", "\\c postgres\nbegin;\ncreate table public.lost ();\n")]);
+    assert!(said.contains("it begins a transaction and does not end it"), "{said}");
+}
+
+#[test]
+fn without_its_lock_no_further_one_is_begun() {
+    let cluster = Cluster::start();
+    let all = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname is not null;";
+    let said = migrate(&cluster, &[("1.sql", all), ("2.sql", "create table public.late ();")]);
+    assert!(said.contains("migration 1.sql done"), "{said}");
+    assert!(said.contains("migration 2.sql: the session that holds the lock of set-up has ended"), "{said}");
+    assert!(migrate(&cluster, &[]).contains("migration 2.sql done"));
+}
