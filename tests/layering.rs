@@ -117,7 +117,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     }
     // What it shows is the status, so it is the one role that knows its shape.
     map.insert("web", vec!["config", "control", "exit", "facts", "spec", "status", "web"]);
-    map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres"]);
+    map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "pooler", "postgres"]);
     map.insert("facts", vec!["config", "exit"]);
     map.insert("cli", pid1.iter().chain(roles.iter()).chain(&["setup", "web"]).copied().collect());
     map.insert("main", vec!["cli"]);

@@ -75,6 +75,12 @@ pub const TABLE: &[Row] = &[
     row("pooler_port", "SUPAFLY_POOLER_PORT", "6543", "the pooler's port for transaction mode"),
     row("pooler_session_port", "SUPAFLY_POOLER_SESSION_PORT", "6544", "the pooler's port for session mode"),
     row(
+        "supavisor_ports",
+        "SUPAFLY_SUPAVISOR_PORTS",
+        "4000, 5412, 12100-12107",
+        "ten ports that Supavisor opens for itself: its API, its proxy, eight inner ones",
+    ),
+    row(
         "auto_expose",
         "SUPAFLY_AUTO_EXPOSE",
         "off",

@@ -11,7 +11,7 @@ pub mod choice;
 pub mod probe;
 pub mod render;
 pub mod secrets;
-mod supavisor;
+pub mod supavisor;
 
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};

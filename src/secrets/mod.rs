@@ -137,7 +137,7 @@ fn stack(
         write(&settings.secret(name), text.as_bytes(), 0o400, owner)
     };
     save("keys.json", &all, Owner::us())?;
-    let of_setup = ["authenticator", "pgbouncer", "supabase_admin", "jwt_secret"];
+    let of_setup = ["authenticator", "pgbouncer", "supabase_admin", "supavisor_admin", "jwt_secret"];
     save("setup.json", &keys::part(&all, &of_setup), postgres)?;
     // A machine whose service files know no such role need not have its user.
     match if root { user(REST) } else { Ok(Owner::us()) } {
@@ -148,7 +148,10 @@ fn stack(
         Err(e) => tracing::warn!("no secrets for `postgrest`: {e}"),
     }
     match if root { user(POOL) } else { Ok(Owner::us()) } {
-        Ok(pool) => save("pooler.json", &keys::part(&all, &["pgbouncer"]), pool)?,
+        Ok(pool) => {
+            let of_pooler = [&["pgbouncer", "supavisor_admin"][..], &keys::of_supavisor()].concat();
+            save("pooler.json", &keys::part(&all, &of_pooler), pool)?;
+        }
         Err(e) => tracing::warn!("no secrets for `pooler`: {e}"),
     }
     Ok(())
