@@ -126,6 +126,9 @@ pub(super) enum Command {
     /// Role: PgBouncer or Supavisor, as the settings choose
     #[command(hide = true)]
     Pooler(PoolerArgs),
+    /// Role: shut the ports that Supavisor opens for itself
+    #[command(hide = true)]
+    PoolerPorts,
     /// Role: does one get through the pooler; exit 0 or 1 with the reason
     #[command(hide = true)]
     PoolerReady {

@@ -17,7 +17,7 @@ use crate::spec::problem::{Problem, Problems};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{absolute, parse_listen, parse_supavisor_ports, parse_store, parse_switch, parse_takeover};
+use values::{absolute, parse_listen, parse_store, parse_supavisor_ports, parse_switch, parse_takeover};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]

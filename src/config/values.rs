@@ -115,8 +115,13 @@ impl fmt::Display for SupavisorPorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, rest @ ..] = self.inner;
         write!(f, "{}, {}, ", self.api, self.proxy)?;
-        match (first.checked_add(7), rest.windows(2).all(|w| matches!(w, [a, b] if a.checked_add(1) == Some(*b)))) {
-            (Some(last), true) if rest.first() == first.checked_add(1).as_ref() => write!(f, "{first}-{last}"),
+        match (
+            first.checked_add(7),
+            rest.windows(2).all(|w| matches!(w, [a, b] if a.checked_add(1) == Some(*b))),
+        ) {
+            (Some(last), true) if rest.first() == first.checked_add(1).as_ref() => {
+                write!(f, "{first}-{last}")
+            }
             _ => write!(f, "{}", self.inner.map(|p| p.to_string()).join(", ")),
         }
     }

@@ -8,6 +8,7 @@
 
 mod bouncer;
 pub mod choice;
+pub mod ports;
 pub mod probe;
 pub mod render;
 pub mod secrets;

@@ -93,10 +93,8 @@ pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> 
     }
     let id = tenant_id(settings);
     let password = of("pgbouncer")?;
-    let access =
-        vault::Access { host: pg_host, port: settings.pg_port, password: facts.db_password };
-    let fingerprint =
-        vault::fingerprint(&Secret::new(facts.vault_enc_key), &Secret::new(password));
+    let access = vault::Access { host: pg_host, port: settings.pg_port, password: facts.db_password };
+    let fingerprint = vault::fingerprint(&Secret::new(facts.vault_enc_key), &Secret::new(password));
     if vault::settle(&access, &id, &fingerprint)? {
         tracing::warn!(
             tenant = %id,
@@ -172,11 +170,8 @@ impl Release {
         let mut command = Command::new(self.program.with_file_name(name));
         command.stdin(Stdio::null()).current_dir("/").env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        for name in ["PATH", "HOME"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
+        let ours = crate::facts::environment();
+        command.envs(ours.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME")));
         command.process_group(0);
         command.spawn().map_err(|e| self.failed(&format!("`{name}` cannot be run"), &e))
     }
@@ -188,7 +183,7 @@ fn pid_of(child: &Child) -> Pid {
 
 /// How the supervisor's share of the stop is to be spent.
 fn share() -> Duration {
-    let told = std::env::var("SUPAFLY_STOP_MS").ok().and_then(|ms| ms.parse().ok());
+    let told = crate::facts::environment().get("SUPAFLY_STOP_MS").and_then(|ms| ms.parse().ok());
     told.map_or(DRAIN + LAST, Duration::from_millis)
 }
 

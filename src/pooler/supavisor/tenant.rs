@@ -123,10 +123,7 @@ mod tests {
         assert_eq!(next(there(5432), &wanted, true), Next::Settled);
         assert_eq!(next(there(1), &wanted, false), Next::Put("changed"));
         assert_eq!(next(there(1), &wanted, true), Next::Stubborn(vec!["db_port".to_owned()]));
-        assert_eq!(
-            next(answer(200, Value::Null), &wanted, true),
-            Next::Stubborn(vec!["db_port".to_owned()])
-        );
+        assert_eq!(next(answer(200, Value::Null), &wanted, true), Next::Stubborn(vec!["db_port".to_owned()]));
         assert_eq!(next(Err(ErrorKind::ConnectionRefused.into()), &wanted, false), Next::Soon);
         for bad in [answer(500, Value::Null), answer(403, Value::Null), Err(ErrorKind::TimedOut.into())] {
             assert!(matches!(next(bad, &wanted, false), Next::Later(_)));

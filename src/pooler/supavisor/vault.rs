@@ -44,7 +44,9 @@ pub(super) fn settle(access: &Access<'_>, tenant: &str, fingerprint: &str) -> Re
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| failed(&e))?;
     let answer = runtime.block_on(async {
-        tokio::time::timeout(LIMIT, ask(access, tenant, fingerprint)).await.map_err(|_| "no answer".to_owned())
+        tokio::time::timeout(LIMIT, ask(access, tenant, fingerprint))
+            .await
+            .map_err(|_| "no answer".to_owned())
     });
     answer.and_then(|answer| answer.map_err(|e| said(&e))).map_err(|e| failed(&e))
 }
