@@ -118,6 +118,8 @@ fn term_takes_a_second_int_depends_and_quit_is_at_once() {
     // With an open stdin its prompt freezes everything, TERM too.
     let mut frozen = start(&plain, |c| { c.stdin(Stdio::piped()); });
     signal(frozen.child.id(), Signal::SIGINT);
+    let stat = format!("/proc/{}/stat", frozen.child.id());
+    until("it to stand", SOON, || std::fs::read_to_string(&stat).unwrap().contains(") T ").then_some(()));
     signal(frozen.child.id(), Signal::SIGTERM);
     assert!(frozen.stays(Duration::from_millis(1_500)));
 }

@@ -15,7 +15,7 @@ fn both_ports_serve_every_role_by_its_own_password_and_a_restart_puts_no_tenant(
         assert_eq!(session.ask("select current_user").unwrap(), "postgres");
         let app = machine.client(port, "app.local", "of the app").unwrap();
         assert_eq!(
-            app.ask("select current_user || inet_server_port()").unwrap(),
+            app.ask("select concat(current_user, inet_server_port())").unwrap(),
             format!("app{}", machine.port)
         );
         assert!(machine.client(port, "app.local", "a wrong one").is_err());

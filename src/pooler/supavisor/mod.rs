@@ -23,7 +23,7 @@ use api::Api;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -70,8 +70,9 @@ pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> 
         .map_err(|e| Failure::config(format!("{}: {e}; SUPAFLY_SUPAVISOR names it", program.display())))?;
     let release = Release { program, environment: environment::environment(&facts) };
     limit_files();
-    // Before the first child, so that none of its ends is missed.
-    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGQUIT, SIGTERM])
+    // Before the first child, so that none of its ends is missed. The last two are for PgBouncer, which must be told when
+    // Postgres goes and comes; Supavisor notices by itself.
+    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2])
         .map_err(|e| Failure::gave_up(format!("signals cannot be received: {e}")))?;
 
     let mut migrating = release.start("migrate")?;
@@ -223,7 +224,7 @@ fn attend(
         }
         for signal in signals.wait() {
             match (signal, told) {
-                (SIGCHLD, _) => {}
+                (SIGCHLD | SIGUSR1 | SIGUSR2, _) => {}
                 (_, false) => {
                     told = true;
                     if begin().is_none() {
@@ -249,7 +250,7 @@ fn wait(child: &mut Child, signals: &mut Signals, end: Instant) -> Result<Waited
         if let Some(status) = child.try_wait().map_err(lost)? {
             return Ok(Waited::Ended(status));
         }
-        let told = signals.pending().any(|s| s != SIGCHLD);
+        let told = signals.pending().any(|s| matches!(s, SIGINT | SIGQUIT | SIGTERM));
         if told || Instant::now() > end {
             // By force: the BEAM takes its time to end in order, and a migration is there whole or not at all.
             child.kill().map_err(lost)?;
