@@ -36,7 +36,7 @@ async fn one(mut stream: TcpStream, world: Arc<World>) {
     let Some(request) = read(&mut stream).await else { return };
     say("info", &format!("{} {}", request.method, request.path));
     let (status, body) = answer(&request, &world).await;
-    say("info", &format!("Sent {status} for {} {}", request.method, request.path));
+    say("info", &format!("Sent {status}"));
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
