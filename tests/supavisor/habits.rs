@@ -116,7 +116,9 @@ fn term_takes_a_second_int_depends_and_quit_is_at_once() {
     let (code, took) = start(&plain, |_| {}).ended_by(Signal::SIGINT, SOON);
     assert!(code == Some(0) && took < Duration::from_millis(900), "{code:?} {took:?}");
     // With an open stdin its prompt freezes everything, TERM too.
-    let mut frozen = start(&plain, |c| { c.stdin(Stdio::piped()); });
+    let mut frozen = start(&plain, |c| {
+        c.stdin(Stdio::piped());
+    });
     signal(frozen.child.id(), Signal::SIGINT);
     let stat = format!("/proc/{}/stat", frozen.child.id());
     until("it to stand", SOON, || std::fs::read_to_string(&stat).unwrap().contains(") T ").then_some(()));
@@ -126,7 +128,9 @@ fn term_takes_a_second_int_depends_and_quit_is_at_once() {
 
 #[test]
 fn unread_it_serves_and_never_ends() {
-    let mut alone = start(&[], |c| { c.stdout(Stdio::piped()); });
+    let mut alone = start(&[], |c| {
+        c.stdout(Stdio::piped());
+    });
     let port = alone.ports[0];
     for _ in 0..600 {
         assert_eq!(http(port, "GET", "/api/nothing", None, "").0, 403);

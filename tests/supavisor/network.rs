@@ -17,7 +17,7 @@ fn lacking() -> Option<String> {
             return Some(format!("`{program}` is not installed"));
         }
     }
-    let script = "nft add table inet probe && ip link add a type veth peer name b";
+    let script = "nft add table inet probe && ip link add left type veth peer name right";
     let tried =
         Command::new("unshare").args(["-n", "sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
     (!tried.status.success()).then(|| String::from_utf8_lossy(&tried.stderr).into_owned())
@@ -41,7 +41,7 @@ machine ip addr add 10.9.0.2/24 dev inside
 machine ip link set inside up
 machine ip link set lo up
 serve() {
-  machine setpriv --reuid="$1" --regid="$1" --clear-groups env -i PATH=/usr/bin:/bin SECRET_KEY_BASE=k NODE_IP=127.0.0.1 \
+  nsenter -t $inner -n setpriv --reuid="$1" --regid="$1" --clear-groups env -i PATH=/usr/bin:/bin SECRET_KEY_BASE=k NODE_IP=127.0.0.1 \
     VAULT_ENC_KEY=0123456789abcdef0123456789abcdef API_JWT_SECRET=s DATABASE_URL=ecto://u:p@127.0.0.1:1/d \
     PROXY_PORT_SESSION=6544 ERL_ZFLAGS='+Bi +JPperf false -start_epmd false' "${@:2}" "$server_program" >/dev/null 2>&1 &
 }

@@ -9,6 +9,7 @@
 //! run, which it does before it starts another.
 
 mod api;
+mod ending;
 mod environment;
 mod tenant;
 mod vault;
@@ -21,7 +22,6 @@ use crate::control::client::{self, Report, Row};
 use crate::exit::{Exit, Failure};
 use api::Api;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -32,10 +32,6 @@ use std::time::{Duration, Instant};
 
 /// Migrating takes half a second; with the database out of reach it gives up by itself after ten.
 const MIGRATE: Duration = Duration::from_secs(60);
-/// A drain takes five seconds when somebody is inside a transaction.
-const DRAIN: Duration = Duration::from_millis(5_500);
-/// What Supavisor needs after its TERM.
-const LAST: Duration = Duration::from_millis(1_300);
 /// Open files that it may have: its tables of descriptors grow with the limit, which may be a thousand million.
 const FILES: u64 = 65_536;
 
@@ -103,7 +99,7 @@ pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> 
         );
     }
     let mut server = release.start("server")?;
-    let pid = pid_of(&server);
+    let pid_of_server = Pid::from_raw(i32::try_from(server.id()).unwrap_or(i32::MAX));
     let api = Api { port: facts.own.api, secret: Secret::new(facts.api_jwt_secret) };
     let sizes = render::sizes(crate::facts::memory(), render::Mode::Transaction);
     // One more connection a pool, and one for the question after passwords.
@@ -121,10 +117,7 @@ pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> 
             report(&run, &wanted.id, &became);
         }
     });
-    attend(&mut server, &mut signals, || {
-        let budget = share().saturating_sub(LAST).min(DRAIN);
-        (!budget.is_zero()).then(|| drain(&api, &id, budget, pid))
-    })
+    ending::attend(&mut server, &mut signals, || ending::drain(&api, &id, pid_of_server))
 }
 
 /// For the status: as whom one logs in.
@@ -175,65 +168,6 @@ impl Release {
         command.envs(ours.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME")));
         command.process_group(0);
         command.spawn().map_err(|e| self.failed(&format!("`{name}` cannot be run"), &e))
-    }
-}
-
-fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
-}
-
-/// How the supervisor's share of the stop is to be spent.
-fn share() -> Duration {
-    let told = crate::facts::environment().get("SUPAFLY_STOP_MS").and_then(|ms| ms.parse().ok());
-    told.map_or(DRAIN + LAST, Duration::from_millis)
-}
-
-/// A thread that ends the clients in order, then Supavisor.
-fn drain(api: &Api, id: &str, budget: Duration, server: Pid) -> std::thread::JoinHandle<()> {
-    let (api, path) = (api.clone(), format!("/api/tenants/{id}/terminate"));
-    std::thread::spawn(move || {
-        match api.ask("GET", &path, None, budget) {
-            Ok(answer) if answer.status == 200 => tracing::info!("its clients have gone"),
-            Ok(answer) => tracing::warn!(status = answer.status, "it does not drain; its clients are cut"),
-            Err(e) => tracing::warn!(error = %e, "it does not drain; its clients are cut"),
-        }
-        terminate(server);
-    })
-}
-
-fn terminate(server: Pid) {
-    // Gone already is as good.
-    let _ = kill(server, Signal::SIGTERM);
-}
-
-/// Until Supavisor has ended: the first signal drains, the second ends it at once.
-fn attend(
-    server: &mut Child,
-    signals: &mut Signals,
-    begin: impl Fn() -> Option<std::thread::JoinHandle<()>>,
-) -> Result<Exit, Failure> {
-    let pid = pid_of(server);
-    let mut told = false;
-    loop {
-        // First, because its end may have been noted before we came here.
-        let ended = server.try_wait().map_err(|e| Failure::gave_up(format!("Supavisor is lost: {e}")))?;
-        match ended {
-            None => {}
-            Some(status) if told && status.success() => return Ok(Exit::Clean),
-            Some(status) => return Err(Failure::gave_up(format!("Supavisor ended: {status}"))),
-        }
-        for signal in signals.wait() {
-            match (signal, told) {
-                (SIGCHLD | SIGUSR1 | SIGUSR2, _) => {}
-                (_, false) => {
-                    told = true;
-                    if begin().is_none() {
-                        terminate(pid);
-                    }
-                }
-                (_, true) => terminate(pid),
-            }
-        }
     }
 }
 
