@@ -30,8 +30,6 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 ip link set lo up
 unshare -n sleep 1000 & inner=$!
-trap 'kill $inner $server $other 2>/dev/null || :' EXIT
-server= other=
 until [ "$(readlink /proc/$inner/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do :; done
 machine() { nsenter -t $inner -n "$@"; }
 ip link add outside type veth peer name inside netns $inner
@@ -68,7 +66,7 @@ ports "$3"
 say after
 # Somebody else's port of the same number is not ours to shut.
 kill $server; wait $server || :
-serve nobody PROXY_PORT_TRANSACTION=6543; other=$!
+serve supafly-web PROXY_PORT_TRANSACTION=6543
 until machine timeout 1 bash -c '</dev/tcp/127.0.0.1/12107' 2>/dev/null; do :; done
 say others
 machine nft delete table inet supafly_6543
@@ -81,8 +79,10 @@ fn play(listen: &str) -> Option<String> {
         eprintln!("SKIPPED: the packet filter is not tried: {why}");
         return None;
     }
-    let out = Command::new("unshare")
-        .args(["-n", "bash", "-c", SCRIPT, "script"])
+    // In processes of its own, too: whatever happens in it, nothing is left.
+    let out = Command::new("timeout")
+        .args(["-s", "KILL", "60", "unshare", "-n", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"])
+        .args(["bash", "-c", SCRIPT, "script"])
         .arg(programs().join("supafly"))
         .arg(stand_in().with_file_name("server"))
         .arg(listen)
