@@ -81,7 +81,17 @@ fn play(listen: &str) -> Option<String> {
     }
     // In processes of its own, too: whatever happens in it, nothing is left.
     let out = Command::new("timeout")
-        .args(["-s", "KILL", "60", "unshare", "-n", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"])
+        .args([
+            "-s",
+            "KILL",
+            "60",
+            "unshare",
+            "-n",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child=SIGKILL",
+        ])
         .args(["bash", "-c", SCRIPT, "script"])
         .arg(programs().join("supafly"))
         .arg(stand_in().with_file_name("server"))
