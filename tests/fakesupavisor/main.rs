@@ -14,7 +14,11 @@
     clippy::expect_used,
     clippy::panic,
     clippy::exit,
-    reason = "part of the tests: what is broken must be seen"
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::zombie_processes,
+    reason = "part of the tests: what is broken must be seen, and the real one ends as abruptly"
 )]
 
 mod api;

@@ -4,7 +4,14 @@
 //! given, and wherever misbehaviour is made on purpose, a stand-in with the real one's habits takes its place, and each
 //! test says which it had.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and says what it had"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
