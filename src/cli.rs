@@ -98,6 +98,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Datadir => role(&settings, postgres::datadir_role),
         Command::Setup => role(&settings, setup::run),
         Command::Pooler(args) => role(&settings, |settings| pooler::run(settings, args.mode())),
+        Command::PoolerPorts => role(&settings, pooler::ports::run),
         Command::PoolerReady { mode, alive } => {
             pooler::probe::run(&settings, mode.mode(), if alive { Asked::Alive } else { Asked::Ready })
         }

@@ -120,7 +120,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     }
     // What it shows is the status, so it is the one role that knows its shape.
     map.insert("web", vec!["config", "control", "exit", "facts", "spec", "status", "web"]);
-    map.insert("setup", vec!["config", "control", "exit", "facts", "failpoint", "postgres", "secrets"]);
+    map.insert(
+        "setup",
+        vec!["config", "control", "exit", "facts", "failpoint", "pooler", "postgres", "secrets"],
+    );
     map.insert("postgrest", vec!["config", "exit", "facts", "os", "secrets"]);
     map.insert("access", vec!["config", "control", "exit", "owner", "pooler", "postgrest", "secrets"]);
     map.insert("facts", vec!["config", "exit"]);

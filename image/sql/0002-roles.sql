@@ -27,7 +27,8 @@ begin
       ('supabase_replication_admin',    false, false,   false,     true,   true,  true,       false),
       ('supabase_read_only_user',       false, false,   false,     true,   true,  false,      true),
       ('dashboard_user',                false, true,    true,      true,   false, true,       false),
-      ('pgbouncer',                     false, false,   false,     true,   true,  false,      false)
+      ('pgbouncer',                     false, false,   false,     true,   true,  false,      false),
+      ('supavisor_admin',               false, false,   false,     true,   true,  false,      false)
     ) as w (name, super, createdb, createrole, inherits, login, replication, bypassrls)
   loop
     ours := ours || want.name;

@@ -21,7 +21,8 @@ begin
     'supabase_auth_admin:createrole login',
     'supabase_read_only_user:inherit login bypassrls',
     'supabase_replication_admin:inherit login replication',
-    'supabase_storage_admin:createrole login'), said;
+    'supabase_storage_admin:createrole login',
+    'supavisor_admin:inherit login'), said;
 
   select string_agg(format('%s>%s', roleid::regrole, member::regrole), ' ' order by
       roleid::regrole::text collate "C", member::regrole::text collate "C") into said

@@ -12,6 +12,8 @@ need() { # need PACKAGE TEST…: add PACKAGE when the test fails
 }
 has_pgbouncer() { [ -n "${SUPAFLY_PGBOUNCER:-}" ] || PATH=$PATH:/usr/sbin command -v pgbouncer; }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres'; }
+has_nft() { PATH=$PATH:/usr/sbin:/sbin command -v nft; }
+has_ip() { PATH=$PATH:/usr/sbin:/sbin command -v ip; }
 need postgresql has_postgres
 need cmake command -v cmake
 need gcc command -v cc
@@ -19,6 +21,8 @@ need util-linux command -v setpriv
 need procps command -v ps
 need tini command -v tini
 need pgbouncer has_pgbouncer
+need nftables has_nft
+need iproute2 has_ip
 
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0

@@ -145,6 +145,9 @@ over on a new volume makes new ones, unless they are given to it.")]
     /// Role: PgBouncer or Supavisor, as the settings choose
     #[command(hide = true)]
     Pooler(PoolerArgs),
+    /// Role: shut the ports that Supavisor opens for itself
+    #[command(hide = true)]
+    PoolerPorts,
     /// Role: does one get through the pooler; exit 0 or 1 with the reason
     #[command(hide = true)]
     PoolerReady {

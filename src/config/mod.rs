@@ -12,14 +12,16 @@ mod values;
 
 pub use rest::Rest;
 pub use table::{Row, TABLE};
-pub use values::{Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, Takeover, UNRESERVED};
+pub use values::{
+    Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, SupavisorPorts, Takeover, UNRESERVED,
+};
 
 use crate::spec::duration;
 use crate::spec::problem::{Problem, Problems};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{absolute, parse_listen, parse_store, parse_switch, parse_takeover};
+use values::{absolute, parse_listen, parse_store, parse_supavisor_ports, parse_switch, parse_takeover};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,7 @@ pub struct Settings {
     pub pooler_listen: String,
     pub pooler_port: u16,
     pub pooler_session_port: u16,
+    pub supavisor_ports: SupavisorPorts,
     pub auto_expose: bool,
     pub migrations: Option<PathBuf>,
     /// `FLY_MACHINE_ID`: we are on a Fly Machine.
@@ -120,6 +123,11 @@ impl Settings {
             pooler_listen: get.text("pooler_listen", &pg_listen, |s| Ok(s.to_owned())),
             pooler_port: get.text("pooler_port", "6543", port),
             pooler_session_port: get.text("pooler_session_port", "6544", port),
+            supavisor_ports: get.text(
+                "supavisor_ports",
+                get.default("supavisor_ports"),
+                parse_supavisor_ports,
+            ),
             pg_listen,
             pg_locale: get.text("pg_locale", "C.UTF-8", |s| Ok(s.to_owned())),
             web_listen: get.text("web_listen", get.default("web_listen"), parse_listen),
@@ -250,6 +258,7 @@ from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
     Listen => Listen::Off, bool => false, Pooler => Pooler::Off, Vec<String> => Vec::new(), Option<u32> => None,
+    SupavisorPorts => SupavisorPorts::default(),
 }
 
 impl Settings {
@@ -300,6 +309,7 @@ impl Settings {
             ("pooler_listen", self.pooler_listen.clone()),
             ("pooler_port", self.pooler_port.to_string()),
             ("pooler_session_port", self.pooler_session_port.to_string()),
+            ("supavisor_ports", self.supavisor_ports.to_string()),
             ("auto_expose", if self.auto_expose { "on" } else { "off" }.to_owned()),
             ("migrations", path(&self.migrations)),
         ];

@@ -102,10 +102,16 @@ pub const TABLE: &[Row] = &[
         "pooler_listen",
         "SUPAFLY_POOLER_LISTEN",
         "as pg_listen",
-        "addresses of PgBouncer; Supavisor always takes all of IPv4",
+        "addresses of the pooler; Supavisor takes all of IPv4, and a packet filter shuts the rest",
     ),
     row("pooler_port", "SUPAFLY_POOLER_PORT", "6543", "the pooler's port for transaction mode"),
     row("pooler_session_port", "SUPAFLY_POOLER_SESSION_PORT", "6544", "the pooler's port for session mode"),
+    row(
+        "supavisor_ports",
+        "SUPAFLY_SUPAVISOR_PORTS",
+        "4000, 5412, 12100-12107",
+        "ten ports that Supavisor opens for itself: its API, its proxy, eight inner ones",
+    ),
     row(
         "auto_expose",
         "SUPAFLY_AUTO_EXPOSE",

@@ -108,3 +108,17 @@ fn what_is_shown_names_every_row_of_the_table_in_its_order() {
     let rows: Vec<_> = TABLE.iter().map(|row| row.key).collect();
     assert_eq!(shown, rows);
 }
+
+#[test]
+fn the_ports_of_supavisor_are_ten_and_written_as_they_are_read() {
+    let read = |text: &str| Settings::read(None, &env(&[("SUPAFLY_SUPAVISOR_PORTS", text)]));
+    let of = |text: &str| read(text).unwrap().supavisor_ports;
+    assert_eq!(Settings::read(None, &env(&[])).unwrap().supavisor_ports, of("4000, 5412, 12100-12107"));
+    assert_eq!(of("4000,5412,12100-12107").to_string(), "4000, 5412, 12100-12107");
+    let apart = "1, 2, 3, 5, 4, 6, 7, 8, 9, 10";
+    assert_eq!(of(apart).to_string(), apart);
+    assert_eq!(of(apart).all().count(), 10);
+    for wrong in ["4000", "4000, 5412, 12100-12108", "0, 1-9", "1-9, 9", "9-1", "a"] {
+        assert!(read(wrong).unwrap_err().to_string().contains("ten different ports"), "{wrong}");
+    }
+}

@@ -97,6 +97,57 @@ pub enum Pooler {
 pub const UNRESERVED: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Ports that Supavisor opens on all of IPv4 beside the pooler's two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SupavisorPorts {
+    /// Its HTTP API.
+    pub api: u16,
+    /// Its proxy, which serves nobody here.
+    pub proxy: u16,
+    /// Four for sessions, four for transactions, between the machines of a cluster.
+    pub inner: [u16; 8],
+}
+
+impl SupavisorPorts {
+    /// All ten.
+    pub fn all(self) -> impl Iterator<Item = u16> {
+        [self.api, self.proxy].into_iter().chain(self.inner)
+    }
+}
+
+impl fmt::Display for SupavisorPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, rest @ ..] = self.inner;
+        write!(f, "{}, {}, ", self.api, self.proxy)?;
+        match (
+            first.checked_add(7),
+            rest.windows(2).all(|w| matches!(w, [a, b] if a.checked_add(1) == Some(*b))),
+        ) {
+            (Some(last), true) if rest.first() == first.checked_add(1).as_ref() => {
+                write!(f, "{first}-{last}")
+            }
+            _ => write!(f, "{}", self.inner.map(|p| p.to_string()).join(", ")),
+        }
+    }
+}
+
+pub(super) fn parse_supavisor_ports(text: &str) -> Result<SupavisorPorts, String> {
+    let right = || "ten different ports, such as `4000, 5412, 12100-12107`".to_owned();
+    let port = |s: &str| s.trim().parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(right);
+    let mut ports = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            None => ports.push(port(part)?),
+            Some((from, to)) => ports.extend((port(from)?..=port(to)?).take(11)),
+        }
+    }
+    let different: std::collections::BTreeSet<u16> = ports.iter().copied().collect();
+    match <[u16; 10]>::try_from(ports) {
+        Ok([api, proxy, inner @ ..]) if different.len() == 10 => Ok(SupavisorPorts { api, proxy, inner }),
+        Ok(_) | Err(_) => Err(right()),
+    }
+}
+
 /// A value that must not be printed. `Debug` and `Display` hide it.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]

@@ -8,10 +8,11 @@
 
 mod bouncer;
 pub mod choice;
+pub mod ports;
 pub mod probe;
 pub mod render;
 pub mod secrets;
-mod supavisor;
+pub mod supavisor;
 
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};

@@ -19,7 +19,15 @@ pub(super) const PASSWORDS: &[(&str, &str)] = &[
     ("authenticator", "AUTHENTICATOR_PASSWORD"),
     ("pgbouncer", "PGBOUNCER_PASSWORD"),
     ("supabase_admin", "SUPABASE_ADMIN_PASSWORD"),
+    ("supavisor_admin", "SUPAVISOR_ADMIN_PASSWORD"),
 ];
+/// What only Supavisor knows, and its length in characters: 64 is the least that its web framework accepts. Nobody else
+/// needs them, so they cannot be given.
+const SUPAVISOR: &[(&str, usize)] =
+    &[("secret_key_base", 64), (VAULT, VAULT_LENGTH), ("api_jwt_secret", 64), ("metrics_jwt_secret", 64)];
+/// What it encrypts passwords with. With any other length it starts, says that it is well, and cuts every client.
+const VAULT: &str = "vault_enc_key";
+const VAULT_LENGTH: usize = 32;
 /// API keys: their name in the file, their variable, the database role that they stand for.
 const API_KEYS: &[(&str, &str, &str)] =
     &[("anon_key", "ANON_KEY", "anon"), ("service_role_key", "SERVICE_ROLE_KEY", "service_role")];
@@ -105,6 +113,17 @@ pub(super) fn settle(
         password_fits(variable, &password, world.place, &mut warnings)?;
         kept.insert((*name).to_owned(), Value::String(password));
     }
+    for (name, length) in SUPAVISOR {
+        let value = text(&kept, name)?.unwrap_or_else(|| (world.random)(*length));
+        if *name == VAULT && value.len() != VAULT_LENGTH {
+            return Err(Failure::config(format!(
+                "keys.json: `{VAULT}` should have {VAULT_LENGTH} characters and has {}: mend it, or remove the line and a \
+                 new one is made",
+                value.len()
+            )));
+        }
+        kept.insert((*name).to_owned(), Value::String(value));
+    }
     let expiry =
         match (world.given)("JWT_EXPIRY")? {
             Some(given) => given.parse().ok().filter(|s| (1..=31_536_000).contains(s)).ok_or_else(|| {
@@ -114,6 +133,11 @@ pub(super) fn settle(
         };
     kept.insert("jwt_expiry".to_owned(), json!(expiry));
     Ok((kept, warnings))
+}
+
+/// The names of those that only Supavisor knows.
+pub(super) fn of_supavisor() -> Vec<&'static str> {
+    SUPAVISOR.iter().map(|(name, _)| *name).collect()
 }
 
 /// The part of the secrets that one consumer gets.

@@ -43,9 +43,6 @@ const WEB: &str = "supafly-web";
 const REST: &str = "supafly-rest";
 /// The user that runs the pooler.
 const POOL: &str = "supafly-pool";
-/// The pooler's part of the secrets.
-const OF_POOLER: &[&str] = &["pgbouncer"];
-
 /// Runs the role.
 ///
 /// # Errors
@@ -142,7 +139,7 @@ fn stack(
     };
     save("keys.json", &all, Owner::us())?;
     // Not what signs tokens: a superuser of the database can read this file, and no service of the database needs it.
-    let mut of_setup = keys::part(&all, &["authenticator", "pgbouncer", "supabase_admin"]);
+    let mut of_setup = keys::part(&all, &["authenticator", "pgbouncer", "supabase_admin", "supavisor_admin"]);
     if let Some(password) = &believed {
         of_setup.insert(POSTGRES.to_owned(), password.reveal().into());
     }
@@ -159,7 +156,8 @@ fn stack(
     match if root { user(POOL) } else { Ok(Owner::us()) } {
         Ok(pool) => {
             directory(&settings.pooler_dir(), 0o700, Some(pool))?;
-            save("pooler.json", &keys::part(&all, OF_POOLER), pool)?;
+            let of_pooler = [&["pgbouncer", "supavisor_admin"][..], &keys::of_supavisor()].concat();
+            save("pooler.json", &keys::part(&all, &of_pooler), pool)?;
         }
         Err(e) if choice::chosen(settings).is_some() => tracing::warn!("no secrets for `pooler`: {e}"),
         Err(_) => {}

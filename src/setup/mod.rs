@@ -5,6 +5,7 @@
 //! passwords), the others are done once. One run at a time has the advisory lock. Then come the users' own scripts: a bad
 //! one is shown and stops the later ones, and nothing else (`docs/adr/0013`).
 
+mod database;
 mod ledger;
 mod migrations;
 mod passwords;
@@ -93,6 +94,7 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
         }
     }
     rows.extend(give_passwords(settings, &mut session).await?);
+    database::settle(settings, &session).await?;
     rows.extend(missing_extensions(&session).await?);
     rows.extend(missing_functions(&session).await?);
     graphql(&session).await?;

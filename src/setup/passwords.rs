@@ -22,6 +22,7 @@ const ROLES: &[&str] = &[
     "supabase_read_only_user",
     "supabase_replication_admin",
     "supabase_storage_admin",
+    "supavisor_admin",
 ];
 
 /// Whatever writes statements somewhere, off until the end of the transaction.

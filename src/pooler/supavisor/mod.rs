@@ -9,37 +9,35 @@
 //! run, which it does before it starts another.
 
 mod api;
+mod ending;
 mod environment;
 mod tenant;
+mod vault;
+
+pub(crate) use environment::{DATABASE, ROLE};
 
 use super::{from_here, render, secret, secrets};
 use crate::config::{Secret, Settings};
+use crate::control::client::{self, Report, Row};
 use crate::exit::{Exit, Failure};
 use api::Api;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Migrating takes half a second; with the database out of reach it gives up by itself after ten.
 const MIGRATE: Duration = Duration::from_secs(60);
-/// A drain takes five seconds when somebody is inside a transaction.
-const DRAIN: Duration = Duration::from_millis(5_500);
-/// What Supavisor needs after its TERM.
-const LAST: Duration = Duration::from_millis(1_300);
+/// Open files that it may have: its tables of descriptors grow with the limit, which may be a thousand million.
+const FILES: u64 = 65_536;
 
 /// The name of the one tenant: the project's, in letters that may stand behind the dot of `user.tenant`.
 pub(super) fn tenant_id(settings: &Settings) -> String {
     settings.project.replace('.', "-")
-}
-
-/// Where `PORT` may be moved to, for tests and for a machine where 4000 is taken.
-fn api_port() -> u16 {
-    let given = std::env::var("SUPAFLY_SUPAVISOR_API_PORT").ok().and_then(|p| p.parse().ok());
-    given.unwrap_or(environment::API_PORT)
 }
 
 pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> {
@@ -49,10 +47,10 @@ pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> 
     let facts = environment::Facts {
         pg_host,
         pg_port: settings.pg_port,
-        api: api_port(),
+        own: settings.supavisor_ports,
         transaction: settings.pooler_port,
         session: settings.pooler_session_port,
-        db_password: of("db_password")?,
+        db_password: of(ROLE)?,
         secret_key_base: of("secret_key_base")?,
         vault_enc_key: of("vault_enc_key")?,
         api_jwt_secret: of("api_jwt_secret")?,
@@ -66,123 +64,110 @@ pub(super) fn run(settings: &Settings, program: &Path) -> Result<Exit, Failure> 
     }
     let program = std::fs::canonicalize(program)
         .map_err(|e| Failure::config(format!("{}: {e}; SUPAFLY_SUPAVISOR names it", program.display())))?;
-    let prepare = |name: &str| {
-        let mut command = Command::new(program.with_file_name(name));
-        command.stdin(Stdio::null()).current_dir("/").env_clear().envs(environment::environment(&facts));
-        for name in ["PATH", "HOME"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command
-    };
-    // Before the first child, so that none of its ends is missed.
-    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGQUIT, SIGTERM])
+    let release = Release { program, environment: environment::environment(&facts) };
+    limit_files();
+    // Before the first child, so that none of its ends is missed. The last two are for PgBouncer, which must be told when
+    // Postgres goes and comes; Supavisor notices by itself.
+    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2])
         .map_err(|e| Failure::gave_up(format!("signals cannot be received: {e}")))?;
-    let failed = |what: &str, e: &dyn std::fmt::Display| {
-        Failure::gave_up(format!("{}: {what}: {e}", program.with_file_name("").display()))
-    };
-    let started =
-        |name: &str| prepare(name).spawn().map_err(|e| failed(&format!("`{name}` cannot be run"), &e));
 
-    let mut migrating = started("migrate")?;
+    let mut migrating = release.start("migrate")?;
     match wait(&mut migrating, &mut signals, Instant::now() + MIGRATE)? {
         Waited::Ended(status) if status.success() => {}
         Waited::Ended(status) => {
-            return Err(failed(
+            return Err(release.failed(
                 "`migrate` failed",
                 &format!(
-                    "{status}; is the database {} there, and may {} log in over TCP at {pg_host}:{}?",
-                    environment::DATABASE,
-                    environment::ROLE,
+                    "{status}; is the database {DATABASE} there, and may {ROLE} log in over TCP at {pg_host}:{}?",
                     settings.pg_port
                 ),
             ));
         }
         Waited::Told => return Ok(Exit::Clean),
-        Waited::Late => return Err(failed("`migrate` hangs", &format!("{} s", MIGRATE.as_secs()))),
+        Waited::Late => {
+            return Err(release.failed("`migrate` hangs", &format!("{} s", MIGRATE.as_secs())));
+        }
     }
-    let mut server = started("server")?;
-    let pid = pid_of(&server);
-    let api = Api { port: facts.api, secret: Secret::new(facts.api_jwt_secret) };
     let id = tenant_id(settings);
+    let password = of("pgbouncer")?;
+    let access = vault::Access { host: pg_host, port: settings.pg_port, password: facts.db_password };
+    let fingerprint = vault::fingerprint(&Secret::new(facts.vault_enc_key), &Secret::new(password));
+    if vault::settle(&access, &id, &fingerprint)? {
+        tracing::warn!(
+            tenant = %id,
+            "the tenant was written with another vault key or password, and nobody could have logged in: it is made anew"
+        );
+    }
+    let mut server = release.start("server")?;
+    let pid_of_server = Pid::from_raw(i32::try_from(server.id()).unwrap_or(i32::MAX));
+    let api = Api { port: facts.own.api, secret: Secret::new(facts.api_jwt_secret) };
     let sizes = render::sizes(crate::facts::memory(), render::Mode::Transaction);
     // One more connection a pool, and one for the question after passwords.
     let pool = sizes.pool.saturating_sub(2).max(4);
     let wanted = tenant::Wanted {
         id: id.clone(),
         tenant: environment::tenant(pg_host, settings.pg_port, pool, sizes.clients),
-        password: Secret::new(of("pgbouncer")?),
-        port: settings.pooler_port,
-        postgres: (pg_host.to_owned(), settings.pg_port),
+        password: Secret::new(password),
     };
-    // It ends with the process.
+    // It ends when the tenant is settled, or with the process.
     std::thread::spawn({
-        let api = api.clone();
-        move || tenant::settle(&api, &wanted)
+        let (api, run) = (api.clone(), settings.run.clone());
+        move || {
+            let became = tenant::settle(&api, &wanted);
+            report(&run, &wanted.id, &became);
+        }
     });
-    attend(&mut server, &mut signals, || {
-        let budget = share().saturating_sub(LAST).min(DRAIN);
-        (!budget.is_zero()).then(|| drain(&api, &id, budget, pid))
-    })
+    ending::attend(&mut server, &mut signals, || ending::drain(&api, &id, pid_of_server))
 }
 
-fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+/// For the status: as whom one logs in.
+fn report(run: &Path, id: &str, became: &str) {
+    let row = Row {
+        name: "tenant".to_owned(),
+        state: if became.starts_with("not ") { "differs" } else { "ok" }.to_owned(),
+        detail: format!("log in as ROLE.{id}; {became}"),
+    };
+    match client::report(run, &Report { rows: vec![row], ..Report::default() }) {
+        Ok(()) => {}
+        Err(client::ClientError::Absent(_)) => tracing::debug!("no supervisor to report to"),
+        Err(e) => tracing::warn!("the status does not show the tenant: {e}"),
+    }
 }
 
-/// How the supervisor's share of the stop is to be spent.
-fn share() -> Duration {
-    let told = std::env::var("SUPAFLY_STOP_MS").ok().and_then(|ms| ms.parse().ok());
-    told.map_or(DRAIN + LAST, Duration::from_millis)
-}
-
-/// A thread that ends the clients in order, then Supavisor.
-fn drain(api: &Api, id: &str, budget: Duration, server: Pid) -> std::thread::JoinHandle<()> {
-    let (api, path) = (api.clone(), format!("/api/tenants/{id}/terminate"));
-    std::thread::spawn(move || {
-        match api.ask("GET", &path, None, budget) {
-            Ok(answer) if answer.status == 200 => tracing::info!("its clients have gone"),
-            Ok(answer) => tracing::warn!(status = answer.status, "it does not drain; its clients are cut"),
-            Err(e) => tracing::warn!(error = %e, "it does not drain; its clients are cut"),
-        }
-        terminate(server);
-    })
-}
-
-fn terminate(server: Pid) {
-    // Gone already is as good.
-    let _ = kill(server, Signal::SIGTERM);
-}
-
-/// Until Supavisor has ended: the first signal drains, the second ends it at once.
-fn attend(
-    server: &mut Child,
-    signals: &mut Signals,
-    begin: impl Fn() -> Option<std::thread::JoinHandle<()>>,
-) -> Result<Exit, Failure> {
-    let pid = pid_of(server);
-    let mut told = false;
-    loop {
-        // First, because its end may have been noted before we came here.
-        let ended = server.try_wait().map_err(|e| Failure::gave_up(format!("Supavisor is lost: {e}")))?;
-        match ended {
-            None => {}
-            Some(status) if told && status.success() => return Ok(Exit::Clean),
-            Some(status) => return Err(Failure::gave_up(format!("Supavisor ended: {status}"))),
-        }
-        for signal in signals.wait() {
-            match (signal, told) {
-                (SIGCHLD, _) => {}
-                (_, false) => {
-                    told = true;
-                    if begin().is_none() {
-                        terminate(pid);
-                    }
-                }
-                (_, true) => terminate(pid),
+/// For our children. Failing leaves the limit as it was.
+fn limit_files() {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft > FILES => {
+            if let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, FILES, hard) {
+                tracing::warn!("the limit of open files stays at {soft}: {e}");
             }
         }
+        Ok(_) => {}
+        Err(e) => tracing::warn!("the limit of open files cannot be read: {e}"),
+    }
+}
+
+/// Its directory of programs, and what each of them is given.
+struct Release {
+    program: PathBuf,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Release {
+    fn failed(&self, what: &str, e: &dyn std::fmt::Display) -> Failure {
+        Failure::gave_up(format!("{}: {what}: {e}", self.program.with_file_name("").display()))
+    }
+
+    /// Starts `bin/<name>`: nothing of our environment but PATH and HOME, nothing to read, and a group of its own, so
+    /// that what a terminal sends to ours reaches us alone.
+    fn start(&self, name: &str) -> Result<Child, Failure> {
+        let mut command = Command::new(self.program.with_file_name(name));
+        command.stdin(Stdio::null()).current_dir("/").env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let ours = crate::facts::environment();
+        command.envs(ours.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME")));
+        command.process_group(0);
+        command.spawn().map_err(|e| self.failed(&format!("`{name}` cannot be run"), &e))
     }
 }
 
@@ -199,7 +184,7 @@ fn wait(child: &mut Child, signals: &mut Signals, end: Instant) -> Result<Waited
         if let Some(status) = child.try_wait().map_err(lost)? {
             return Ok(Waited::Ended(status));
         }
-        let told = signals.pending().any(|s| s != SIGCHLD);
+        let told = signals.pending().any(|s| matches!(s, SIGINT | SIGQUIT | SIGTERM));
         if told || Instant::now() > end {
             // By force: the BEAM takes its time to end in order, and a migration is there whole or not at all.
             child.kill().map_err(lost)?;

@@ -44,7 +44,20 @@ fn everything_is_made_once_and_kept() {
     for (name, _) in PASSWORDS {
         assert_eq!(first[*name].as_str().unwrap().len(), 32);
     }
+    for (name, length) in SUPAVISOR {
+        assert_eq!(first[*name].as_str().unwrap().len(), *length);
+    }
     assert_eq!(made(first.clone(), &[], "b"), first);
+}
+
+#[test]
+fn a_vault_key_of_another_length_is_refused_and_one_that_is_gone_is_made_anew() {
+    let mut kept = made(Map::new(), &[], "a");
+    kept.insert(VAULT.to_owned(), json!("geheim"));
+    let why = try_settle(kept.clone(), &[], Place::Desk, "b").unwrap_err().message;
+    assert!(why.contains("should have 32 characters and has 6") && !why.contains("geheim"), "{why}");
+    kept.remove(VAULT);
+    assert_eq!(made(kept, &[], "b")[VAULT], "b".repeat(32));
 }
 
 #[test]
