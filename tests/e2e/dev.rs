@@ -1,8 +1,9 @@
 //! `make dev` as a newcomer meets it: it says what it chose and when it is ready, Ctrl-C stops it cleanly, and the second
 //! time it goes on with the data.
 
-use crate::support::machine::{PATIENCE, lines, open_directory, root};
+use crate::support::machine::{PATIENCE, lines, open_directory, root, until};
 use crate::support::programs::pg_bin;
+use crate::support::rest::call;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::CommandExt;
@@ -85,6 +86,8 @@ fn make_dev_says_what_it_chose_stops_on_ctrl_c_and_goes_on_with_the_data() {
         "port ",
         "psql    psql -h ",
         "database postgresql://postgres:…@127.0.0.1:",
+        "pooler  postgresql://postgres:…@127.0.0.1:",
+        "rest    http://127.0.0.1:",
         "page    http://127.0.0.1:",
         "keys    SUPAFLY_RUN=",
         "status  SUPAFLY_RUN=",
@@ -105,6 +108,25 @@ fn make_dev_says_what_it_chose_stops_on_ctrl_c_and_goes_on_with_the_data() {
         String::from_utf8(out.stdout).unwrap()
     };
     sql("create table kept as select 42 as answer");
+    // Each of the three answers where `keys` says, with what it says.
+    let keys = Command::new(home.join("supafly"))
+        .args(["keys", "--json"])
+        .env("SUPAFLY_RUN", home.join("run"))
+        .output()
+        .unwrap();
+    let keys: serde_json::Value = serde_json::from_slice(&keys.stdout).unwrap();
+    for url in ["DB_URL", "POOLER_URL", "POOLER_SESSION_URL"] {
+        let out = Command::new(pg_bin().join("psql"))
+            .args(["-XAtq", "-d", keys[url].as_str().unwrap(), "-c", "table kept"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "42", "{url}: {out:?}");
+    }
+    let rest = keys["REST_URL"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap();
+    until("an answer of the API", PATIENCE, || {
+        let answer = call(rest, "GET", "/kept", Some(keys["ANON_KEY"].as_str().unwrap()), None);
+        (answer.code == 200 && answer.body.contains("42")).then_some(())
+    });
     dev.interrupt();
     drop(taken);
     let (dev, _, took) = Dev::start(&home);

@@ -23,3 +23,4 @@ mod lifecycle;
 mod setup;
 mod survive;
 mod web;
+mod whole;
