@@ -137,7 +137,8 @@ fn without(port: u16) -> String {
     format!("table {table}\ndelete table {table}\n")
 }
 
-/// The whole table, in place of a former one. A connection begins with an answer that has SYN: without it there is none.
+/// The whole table, in place of a former one. Every answer is dropped, not only the first: in a flood of SYN the kernel
+/// answers without a socket that would tell whose it is.
 fn rules(port: u16, user: u32, shut: &[Shut]) -> String {
     let mut text = without(port);
     text.push_str(&format!("table {} {{\n  chain output {{\n", table(port)));
@@ -150,9 +151,7 @@ fn rules(port: u16, user: u32, shut: &[Shut]) -> String {
                 format!(" ip saddr != {{ {} }}", some.join(", "))
             }
         };
-        text.push_str(&format!(
-            "    oifname != \"lo\" meta skuid {user} tcp sport {port}{but} tcp flags & syn == syn drop\n"
-        ));
+        text.push_str(&format!("    oifname != \"lo\" meta skuid {user} tcp sport {port}{but} drop\n"));
     }
     text.push_str("  }\n}\n");
     text
@@ -187,9 +186,7 @@ mod tests {
     fn the_rules_name_the_user_the_port_and_nobody_else() {
         let text = rules(6543, 999, &ports("10.0.0.1"));
         assert!(text.starts_with("table inet supafly_6543\ndelete table inet supafly_6543\n"), "{text}");
-        assert!(
-            text.contains("oifname != \"lo\" meta skuid 999 tcp sport 4000 tcp flags & syn == syn drop\n")
-        );
-        assert!(text.contains("tcp sport 6543 ip saddr != { 10.0.0.1 } tcp flags"), "{text}");
+        assert!(text.contains("oifname != \"lo\" meta skuid 999 tcp sport 4000 drop\n"));
+        assert!(text.contains("tcp sport 6543 ip saddr != { 10.0.0.1 } drop"), "{text}");
     }
 }

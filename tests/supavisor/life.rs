@@ -87,6 +87,24 @@ fn nothing_of_it_is_left_and_no_secret_is_where_others_can_read_it() {
     assert!(!std::path::Path::new(&format!("/proc/{supavisor}")).exists());
 }
 
+#[test]
+fn without_root_it_serves_and_says_which_ports_are_open() {
+    let mut machine = Pooled::new();
+    machine.boot_unprivileged();
+    machine.wait_ready();
+    machine.wait_pooler("ready");
+    assert_eq!(machine.enter().ask("select 1").unwrap(), "1");
+    let row = machine.wait("the row of the ports", |m| m.row("ports"));
+    let detail = row["detail"].as_str().unwrap();
+    assert_eq!(row["state"], "open", "{row}");
+    // Its own ten; and the pooler's two, because this Postgres listens on loopback only.
+    for port in [machine.api, machine.transaction, machine.session] {
+        assert!(detail.contains(&port.to_string()), "{row}");
+    }
+    assert!(detail.starts_with("open to the network: ") && detail.contains("CAP_NET_ADMIN"), "{row}");
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
 /// By their environment, which names the run directory in each service of ours; and Supavisor's by its port.
 fn everybody_of(run: &str) -> Vec<u32> {
     let pids = std::fs::read_dir("/proc").unwrap();

@@ -1,5 +1,6 @@
 //! Keys and rows that do not fit each other.
 
+use crate::support::bucket::{Bucket, Kind};
 use crate::world::{PASSWORD, Pooled, Session, command_line, free_ports, signal, stand_in};
 use std::fs;
 use std::process::{Command, Stdio};
@@ -33,6 +34,26 @@ fn with_another_vault_key_or_password_the_row_is_made_anew_and_nobody_hangs() {
     machine.up();
     assert_eq!(machine.enter().ask("select 1").unwrap(), "1");
     assert_eq!(machine.puts(), 4);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn a_database_that_was_restored_on_a_machine_with_other_keys_serves_clients() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Pooled::new();
+    machine.env.extend(bucket.env().into_iter().map(|(name, value)| (name.to_owned(), value)));
+    machine.up();
+    machine.wait_protected();
+    machine.sql("create table public.kept as select 42 as answer").unwrap();
+    let before = machine.secret("vault_enc_key");
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    machine.lose_volume();
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    machine.up();
+    assert_ne!(machine.secret("vault_enc_key"), before);
+    assert_eq!(machine.enter().ask("select answer from public.kept").unwrap(), "42");
+    assert_eq!(machine.puts(), 2);
+    assert!(machine.log().contains("it is made anew"), "{}", machine.tail());
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
 
