@@ -93,6 +93,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_for_other_databases_has_the_lookup_as_it_is() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let step = STEPS.iter().find(|s| s.name == "0010-pooler-lookup").unwrap();
+        let code: Vec<&str> = step.sql.lines().filter(|l| !l.starts_with("--") && !l.is_empty()).collect();
+        let page = std::fs::read_to_string(root.join("docs/behaviour.md")).unwrap();
+        assert!(page.contains(&format!("```sql\n{}\n```", code.join("\n"))));
+    }
+
+    #[test]
     fn the_first_line_says_how_a_file_is_run() {
         let both = Manner { every_run: true, no_transaction: true };
         assert_eq!(Manner::of("-- supafly: every-run, no-transaction\nselect 1"), Ok(both));
