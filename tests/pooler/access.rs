@@ -100,6 +100,17 @@ fn users_come_in_with_their_own_password_and_as_nobody_else() {
     rig.stop();
 }
 
+#[test]
+fn an_ordinary_user_has_it_too() {
+    let mut rig = Rig::new(&[]);
+    rig.machine.boot_unprivileged();
+    BOTH.iter().for_each(|name| rig.wait_state(name, "ready"));
+    for port in [rig.transaction, rig.session] {
+        assert_eq!(rig.login(port).ask("select 'here'"), Ok("here".to_owned()));
+    }
+    rig.stop();
+}
+
 /// What the page tells those to do whose PgBouncer is older than 1.19.
 #[test]
 fn another_database_is_reached_at_once_or_after_what_the_page_says() {
