@@ -1,6 +1,8 @@
 //! Set-up as a service of the whole machine: its user, its powers, its rows.
 
+use crate::support::graphql::with_stand_in;
 use crate::support::machine::{Machine, open_directory};
+use crate::support::programs::pg_bin;
 use std::fs;
 
 #[test]
@@ -31,5 +33,37 @@ fn a_machine_is_set_up_says_so_and_a_bad_migration_keeps_nobody_down() {
     let started = machine.supafly(&["restart", "setup"]);
     assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     machine.wait("migrations that are done", state("migrations", "ok"));
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn how_pg_graphql_is_follows_what_is_done_to_it_without_a_hand() {
+    let root = open_directory();
+    let Some(bin) = with_stand_in(&pg_bin(), root.path()) else {
+        eprintln!(
+            "skipped: this Postgres is not in Debian's directories, so no stand-in for pg_graphql can be installed"
+        );
+        return;
+    };
+    eprintln!("pg_graphql under test: a stand-in");
+    let mut machine = Machine::new(&[("SUPAFLY_PG_BIN", bin.display().to_string())]);
+    machine.boot();
+    machine.wait_ready();
+    let wait = |machine: &mut Machine, wanted: &str, words: &str| {
+        machine.wait(&format!("graphql {wanted}"), |m| {
+            let row = m.row("graphql")?;
+            (row["state"] == wanted && row["detail"].as_str()?.contains(words)).then_some(())
+        });
+    };
+    wait(&mut machine, "ok", "pg_graphql 1.5.7");
+    machine.sql("drop extension pg_graphql").unwrap();
+    wait(&mut machine, "absent", "`create extension pg_graphql` enables it");
+    machine.sql("create extension pg_graphql").unwrap();
+    wait(&mut machine, "ok", "pg_graphql 1.5.7");
+    let resolve = "create or replace function graphql.resolve(query text, variables jsonb default '{}', \
+                   \"operationName\" text default null, extensions jsonb default null) returns jsonb language sql as \
+                   $$ select '{\"errors\": [{\"message\": \"out of order\"}]}'::jsonb $$";
+    machine.sql(resolve).unwrap();
+    wait(&mut machine, "broken", "out of order");
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }

@@ -1,51 +1,13 @@
-//! pg_graphql by a stand-in: a real extension of that name with a `graphql.resolve` of the same signature, in a copy of
-//! Postgres's directories (it finds its share directory relative to its own program). The real one is in the image.
+//! What set-up does with pg_graphql, which is a stand-in here.
 
 use super::cluster::{Cluster, open_directory, programs, text};
+use super::stand_in::{stand_in, with_stand_in};
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-fn copy(options: &[&str], from: &Path, to: &Path) {
-    let done = Command::new("cp").args(options).arg(from).arg(to).status().unwrap();
-    assert!(done.success(), "cp {} {}", from.display(), to.display());
-}
-
-/// Debian's layout: `lib/postgresql/<major>/bin`, `share/postgresql/<major>`. None where Postgres is installed otherwise.
-fn with_stand_in(root: &Path) -> Option<PathBuf> {
-    let bin = programs();
-    let major = bin.parent()?.file_name()?.to_str()?.to_owned();
-    let share = Path::new("/usr/share/postgresql").join(&major);
-    if bin != Path::new("/usr/lib/postgresql").join(&major).join("bin") || !share.is_dir() {
-        return None;
-    }
-    let (lib, here) = (root.join("lib/postgresql").join(&major), root.join("share/postgresql").join(&major));
-    fs::create_dir_all(&lib).unwrap();
-    fs::create_dir_all(here.parent().unwrap()).unwrap();
-    copy(&["-RL"], &bin, &lib.join("bin"));
-    symlink(bin.parent()?.join("lib"), lib.join("lib")).unwrap();
-    copy(&["-RL"], &share, &here);
-    stand_in(&here.join("extension"), "1.5.7", "{\"data\": {\"__typename\": \"Query\"}}");
-    Some(lib.join("bin"))
-}
-
-fn stand_in(dir: &Path, version: &str, answer: &str) {
-    let control =
-        format!("default_version = '{version}'\nrelocatable = false\nschema = 'graphql'\nsuperuser = true\n");
-    fs::write(dir.join("pg_graphql.control"), control).unwrap();
-    let sql = format!(
-        "create function graphql.resolve(query text, variables jsonb default '{{}}', \"operationName\" text default null, \
-         extensions jsonb default null) returns jsonb language plpgsql as $$ begin return '{answer}'; end $$;\n\
-         create sequence graphql.seq_schema_version;\n"
-    );
-    fs::write(dir.join(format!("pg_graphql--{version}.sql")), sql).unwrap();
-}
 
 #[test]
 fn it_is_enabled_where_it_is_installed_kept_at_its_version_and_left_alone_when_dropped() {
     let root = open_directory();
-    let Some(bin) = with_stand_in(root.path()) else {
+    let Some(bin) = with_stand_in(&programs(), root.path()) else {
         eprintln!(
             "skipped: this Postgres is not in Debian's directories, so no stand-in for pg_graphql can be installed"
         );
@@ -100,7 +62,7 @@ fn it_is_enabled_where_it_is_installed_kept_at_its_version_and_left_alone_when_d
 #[test]
 fn it_is_not_put_into_a_schema_of_somebody_else() {
     let root = open_directory();
-    let Some(bin) = with_stand_in(root.path()) else {
+    let Some(bin) = with_stand_in(&programs(), root.path()) else {
         eprintln!("skipped: this Postgres is not in Debian's directories");
         return;
     };

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/graphql.rs"]
+mod stand_in;
+
 mod cluster;
 mod database;
 mod graphql;

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test target uses its own part of this")]
 
 pub(crate) mod bucket;
+pub(crate) mod graphql;
 pub(crate) mod ledger;
 pub(crate) mod machine;
 pub(crate) mod programs;
