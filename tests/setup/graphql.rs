@@ -2,7 +2,6 @@
 
 use super::cluster::{Cluster, open_directory, programs, text};
 use super::stand_in::{stand_in, with_stand_in};
-use std::fs;
 
 #[test]
 fn it_is_enabled_where_it_is_installed_kept_at_its_version_and_left_alone_when_dropped() {
