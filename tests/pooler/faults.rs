@@ -102,7 +102,7 @@ fn an_address_that_cannot_be_gives_up_with_the_reason_and_one_that_may_come_is_w
         ("300.1.1.1", "failed", "SUPAFLY_POOLER_LISTEN: `300.1.1.1` is no address of ours"),
         ("127.0.0.1 ::1", "failed", "SUPAFLY_POOLER_LISTEN"),
         // Set aside for documentation: no machine has it.
-        ("192.0.2.1", "backoff", "SUPAFLY_POOLER_LISTEN: 192.0.2.1"),
+        ("192.0.2.1", "backoff", "SUPAFLY_POOLER_LISTEN: this machine has no address 192.0.2.1"),
     ] {
         let mut rig = Rig::new(&[("SUPAFLY_POOLER_LISTEN", listen.to_owned())]);
         rig.machine.boot();

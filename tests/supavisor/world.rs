@@ -24,7 +24,12 @@ pub(crate) fn stand_in() -> &'static Path {
         fs::create_dir_all(&bin).unwrap();
         let built = Path::new(env!("CARGO_BIN_EXE_supafly")).with_file_name("examples").join("fakesupavisor");
         for name in ["supavisor", "migrate", "server"] {
-            fs::copy(&built, bin.join(name)).unwrap();
+            fs::copy(&built, bin.join(name)).unwrap_or_else(|e| {
+                panic!(
+                    "{}: {e}: the stand-in is an example: `cargo build --examples`, or `make test`",
+                    built.display()
+                )
+            });
             fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
         }
         bin.join("supavisor")
