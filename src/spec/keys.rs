@@ -251,7 +251,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "stop",
                 "list of rungs",
                 "`[{ signal = \"SIGTERM\", share = 1 }]`",
-                "The way down. Each rung has a signal and either a share of the whole stop's budget or a fixed `wait`. SIGKILL for its whole descent follows the last by itself.",
+                "The way down. Each rung has a signal and either a share of the whole stop's budget or a fixed `wait`. Who needs more than the first was forced (exit 75), unless the rung says `orderly = true`. SIGKILL for its whole descent follows the last by itself.",
             ),
             key(
                 "on_stop",

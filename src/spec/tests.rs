@@ -62,10 +62,18 @@ required = true
     };
     assert_eq!(spec.ready, Ready::Probe(probe));
     let rungs = [
-        Rung { signal: Signal::SIGINT, length: Length::Share(6) },
-        Rung { signal: Signal::SIGQUIT, length: Length::Wait(Duration::from_secs(5)) },
+        Rung { signal: Signal::SIGINT, length: Length::Share(6), manner: Manner::Orderly },
+        Rung {
+            signal: Signal::SIGQUIT,
+            length: Length::Wait(Duration::from_secs(5)),
+            manner: Manner::Forced,
+        },
     ];
     assert_eq!(spec.stop.rungs(), rungs);
+    assert_eq!([0, 1, 2].map(|rung| spec.stop.forces(rung)), [false, true, true]);
+    let text = "kind = \"daemon\"\nexec = [\"/x\"]\nstop = [{ signal = \"SIGINT\", share = 1 }, { signal = \"SIGQUIT\", share = 1, orderly = true }]\n";
+    let stop = parse("x.toml", text, &variables()).unwrap().stop;
+    assert_eq!([0, 1, 2].map(|rung| stop.forces(rung)), [false, false, true], "SIGKILL always forces");
     assert_eq!((spec.restart.when, spec.restart.max_delay), (When::OnFailure, Duration::from_secs(120)));
     assert_eq!(spec.gives_up.codes, BTreeMap::from([(77, GivesUp::Hold)]));
     assert!(spec.pass[0].names("AWS_REGION") && !spec.pass[0].names("PATH"));

@@ -199,3 +199,23 @@ fn without_the_poolers_user_all_is_well_where_no_pooler_is_wanted() {
     let (code, text) = said(&wanted, "secrets");
     assert!(code == Some(0) && text.contains("no secrets for `pooler`: user `supafly-pool`"), "{text}");
 }
+
+/// Who is inside cannot be waited for longer than there is time; that is no failure of the stop.
+#[test]
+fn a_stop_of_everything_with_clients_inside_is_as_orderly_as_any_other() {
+    for budget in ["9s", "4500ms"] {
+        let mut rig = Rig::start(&[("SUPAFLY_STOP_BUDGET", budget.to_owned())]);
+        let come = |port: u16, first: &str| {
+            let client = rig.login(port).connect().unwrap();
+            client.ask(first).unwrap();
+            client
+        };
+        let clients = [
+            come(rig.transaction, "begin; select 1"),
+            come(rig.session, "begin; select 1"),
+            come(rig.session, "select 1"),
+        ];
+        assert_eq!(rig.machine.stop().code(), Some(0), "{}", rig.machine.tail());
+        clients.iter().for_each(|client| assert!(client.ask("select 1").is_err()));
+    }
+}
