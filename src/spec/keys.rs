@@ -189,7 +189,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "outage_signals",
                 "`{ of = \"postgres\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }`",
                 "none",
-                "Sent to this service while it is ready: `begins` when `of` ends, or just before it is told to; `ends` when it serves again. So it can let its clients wait; it must know both signals when it is ready.",
+                "Sent to this service while it is ready: `begins` when `of` ends, or just before it is told to; `ends` when it serves again. So it can let its clients wait; it must know both signals when it is ready, and so needs `ready`.",
             ),
         ],
     ),

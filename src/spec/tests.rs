@@ -250,8 +250,14 @@ capabilities = ["CAP_NET_BIND_SERVICE"]
         ["x.toml:3:16: whether it is back is asked by a probe: give `ready` one"]
     );
     assert_eq!(
-        said_of("outage_signals = { of = \"db\", begins = \"SIGUSR1\" }"),
-        ["x.toml:3:18: `ends` is missing"]
+        said_of("ready = { notify = true }\noutage_signals = { of = \"db\", begins = \"SIGUSR1\" }"),
+        ["x.toml:4:18: `ends` is missing"]
+    );
+    assert_eq!(
+        said_of("outage_signals = { of = \"db\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }"),
+        [
+            "x.toml:3:18: a signal before it has its handlers would end it: give `ready` a way to say that it has"
+        ]
     );
     assert_eq!(
         said_of("env_files = { A = \"relative\" }"),

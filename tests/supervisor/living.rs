@@ -92,11 +92,12 @@ scenario!(who_wants_to_know_of_an_outage_is_told_and_nobody_else, |w| {
     w.service(
         "pool",
         &["signals", &told],
-        "requires = [\"db\"]\n\
-         outage_signals = { of = \"db\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }",
+        &format!(
+            "requires = [\"db\"]\nready = {{ exec = [\"/bin/sh\", \"-c\", \"test -s {told}\"], every = \"50ms\" }}\n\
+             outage_signals = {{ of = \"db\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }}"
+        ),
     );
     w.start().until_state("pool", "ready");
-    until("its handlers", || w.lines("told").first().cloned());
     assert_eq!(w.says(&["restart", "db"]).0, 0);
     let told = || -> Vec<String> {
         let lines = w.lines("told");
