@@ -13,6 +13,7 @@ pub mod control;
 pub mod exit;
 pub mod facts;
 pub mod failpoint;
+pub mod foreign;
 pub mod keeper;
 pub mod os;
 pub mod owner;

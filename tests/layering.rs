@@ -83,6 +83,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "exit",
         "facts",
         "failpoint",
+        "foreign",
         "owner",
         "pooler",
         "postgres",
@@ -124,7 +125,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "setup",
         vec!["config", "control", "exit", "facts", "failpoint", "pooler", "postgres", "secrets"],
     );
-    map.insert("postgrest", vec!["config", "exit", "facts", "os", "secrets"]);
+    map.insert("foreign", vec!["exit", "facts", "os", "owner"]);
+    map.insert("postgrest", vec!["config", "exit", "facts", "foreign", "secrets"]);
     map.insert("access", vec!["config", "control", "exit", "owner", "pooler", "postgrest", "secrets"]);
     map.insert("facts", vec!["config", "exit"]);
     map.insert(

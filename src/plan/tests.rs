@@ -1,7 +1,7 @@
 //! Plans that hold, and plans that are refused with the words that an operator reads.
 
 use super::*;
-use crate::spec::{Rung, StopLadder};
+use crate::spec::{Manner, Rung, StopLadder};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
@@ -13,7 +13,8 @@ fn service(n: &str, kind: Kind, requires: &[&str], after: &[&str], rungs: &[Leng
     let mut spec = ServiceSpec::minimal(name(n), kind, vec!["/bin/true".into()]);
     spec.requires = requires.iter().map(|n| name(n)).collect();
     spec.after = after.iter().map(|n| name(n)).collect();
-    let rungs = rungs.iter().map(|l| Rung { signal: Signal::SIGTERM, length: *l }).collect();
+    let rungs =
+        rungs.iter().map(|l| Rung { signal: Signal::SIGTERM, length: *l, manner: Manner::Orderly }).collect();
     spec.stop = StopLadder::new(rungs).unwrap();
     spec
 }

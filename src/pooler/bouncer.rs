@@ -1,10 +1,10 @@
 //! Renders PgBouncer's configuration and becomes PgBouncer: same pid, its standard error is our service's log.
 
 use super::render::{self, Facts, Mode, Sizes, Version};
-use super::{from_here, own_directory, secret, secrets, write};
+use super::{from_here, secret, secrets};
 use crate::config::{Settings, Source};
 use crate::exit::{Exit, Failure};
-use std::net::{TcpListener, ToSocketAddrs};
+use crate::foreign::{self, Listener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,19 +13,19 @@ use std::process::{Command, Stdio};
 const FILES: u64 = 100;
 
 pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exit, Failure> {
-    if settings.pooler_port == settings.pooler_session_port {
-        return Err(Failure::config(
-            "SUPAFLY_POOLER_PORT and SUPAFLY_POOLER_SESSION_PORT are the same: each mode needs a port of its own",
-        ));
-    }
     let version = version(program)?;
     let listen = listen(settings, version, mode);
     let port = port(settings, mode);
     // PgBouncer itself only warns and goes on without the port.
-    free(&listen, port, mode)?;
+    let port_variable = match mode {
+        Mode::Transaction => "SUPAFLY_POOLER_PORT",
+        Mode::Session => "SUPAFLY_POOLER_SESSION_PORT",
+    };
+    Listener { listen: &listen, listen_variable: "SUPAFLY_POOLER_LISTEN", port, port_variable }.free()?;
     let secrets = secrets(settings)?;
     let password = secret(settings, &secrets, "pgbouncer")?;
-    let own = own_directory(settings)?;
+    let own = settings.pooler_dir();
+    foreign::directory(&own)?;
     let conf = conf(settings, mode);
     let users = conf.with_extension("users");
     let mut sizes = render::sizes(crate::facts::memory(), mode);
@@ -57,8 +57,8 @@ pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exi
             return Err(Failure::config(format!("{what}: has a blank or a quote in it, or nothing at all")));
         }
     }
-    write(&users, &render::users(password))?;
-    write(&conf, &render::ini(&facts))?;
+    foreign::write(&users, &render::users(password))?;
+    foreign::write(&conf, &render::ini(&facts))?;
     let Sizes { pool, database, clients } = facts.sizes;
     tracing::info!(
         version = %format_args!("{}.{}.{}", version.0, version.1, version.2),
@@ -66,8 +66,7 @@ pub(super) fn run(settings: &Settings, program: &Path, mode: Mode) -> Result<Exi
     );
     let mut command = Command::new(program);
     command.arg(&conf).stdin(Stdio::null()).env_clear();
-    let environment = crate::facts::environment();
-    command.envs(environment.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "LANG")));
+    command.envs(foreign::environment(&["HOME", "LANG"]));
     let failed = command.exec();
     Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
 }
@@ -130,70 +129,10 @@ fn listen(settings: &Settings, version: Version, mode: Mode) -> String {
     if version.open_to_all() && !given { "127.0.0.1".to_owned() } else { settings.pooler_listen.clone() }
 }
 
-/// Nobody else has the port, as far as one can see before taking it, and some address of ours is there: without one
-/// PgBouncer goes on with nothing but its socket.
-fn free(listen: &str, port: u16, mode: Mode) -> Result<(), Failure> {
-    let variable = match mode {
-        Mode::Transaction => "SUPAFLY_POOLER_PORT",
-        Mode::Session => "SUPAFLY_POOLER_SESSION_PORT",
-    };
-    let mut nowhere = None;
-    let mut somewhere = false;
-    for address in listen.split(',').map(str::trim) {
-        let hosts = if address == "*" { &["0.0.0.0", "::"][..] } else { std::slice::from_ref(&address) };
-        for host in hosts {
-            let unknown =
-                |e| Failure::config(format!("SUPAFLY_POOLER_LISTEN: `{host}` is no address of ours: {e}"));
-            for to in (*host, port).to_socket_addrs().map_err(unknown)? {
-                match TcpListener::bind(to) {
-                    Ok(_) => somewhere = true,
-                    Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
-                        return Err(Failure::gave_up(format!(
-                            "port {port} is taken ({to}): stop whoever has it, or set {variable}"
-                        )));
-                    }
-                    Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                        return Err(Failure::config(format!(
-                            "port {port} needs root: set {variable} above 1023"
-                        )));
-                    }
-                    // A machine without IPv6, or an address that comes later.
-                    Err(e) => nowhere = Some(format!("{to}: {e}")),
-                }
-            }
-        }
-    }
-    match nowhere {
-        Some(why) if !somewhere => Err(Failure::gave_up(format!("SUPAFLY_POOLER_LISTEN: {why}"))),
-        Some(_) | None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-
-    #[test]
-    fn a_taken_port_is_named_with_the_setting_that_moves_it() {
-        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = holder.local_addr().unwrap().port();
-        for listen in ["*", "127.0.0.1", "10.255.255.1, 127.0.0.1"] {
-            let why = free(listen, port, Mode::Session).unwrap_err().to_string();
-            assert!(why.contains(&port.to_string()) && why.contains("SUPAFLY_POOLER_SESSION_PORT"), "{why}");
-        }
-        drop(holder);
-        free("127.0.0.1", port, Mode::Session).unwrap();
-    }
-
-    #[test]
-    fn one_address_of_ours_is_enough_and_none_is_waited_for() {
-        // Set aside for documentation: nobody has it.
-        let why = free("192.0.2.1", 1024, Mode::Transaction).unwrap_err();
-        assert!(why.exit == Exit::GaveUp && why.message.contains("192.0.2.1"), "{why}");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        free("192.0.2.1, 127.0.0.1", port, Mode::Transaction).unwrap();
-    }
 
     #[test]
     fn a_version_that_lets_everybody_in_stays_on_loopback_unless_told_otherwise() {

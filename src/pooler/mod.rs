@@ -20,10 +20,6 @@ use choice::Kind;
 use render::Mode;
 use secrets::Secrets;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -35,6 +31,11 @@ pub fn run(settings: &Settings, mode: Mode) -> Result<Exit, Failure> {
     let Some(chosen) = choice::chosen(settings) else {
         return Err(Failure::config("no pooler is installed, or SUPAFLY_POOLER is off"));
     };
+    if settings.pooler_port == settings.pooler_session_port {
+        return Err(Failure::config(
+            "SUPAFLY_POOLER_PORT and SUPAFLY_POOLER_SESSION_PORT are the same: each mode needs a port of its own",
+        ));
+    }
     match (chosen.kind, mode) {
         (Kind::PgBouncer, mode) => bouncer::run(settings, &chosen.program, mode),
         (Kind::Supavisor, Mode::Transaction) => {
@@ -69,38 +70,6 @@ fn secrets(settings: &Settings) -> Result<Secrets, Failure> {
 fn secret<'a>(settings: &Settings, secrets: &'a Secrets, name: &str) -> Result<&'a str, Failure> {
     let lacks = |why| Failure::gave_up(format!("{}: {why}", settings.pooler_secrets().display()));
     secrets.get(name).map(crate::config::Secret::reveal).map_err(lacks)
-}
-
-/// `<run>/pooler`, 0700 and ours; `secrets` makes it, and where all is one user we may make it ourselves.
-fn own_directory(settings: &Settings) -> Result<PathBuf, Failure> {
-    let own = settings.pooler_dir();
-    if !own.is_dir() {
-        std::fs::DirBuilder::new().mode(0o700).create(&own).map_err(|e| {
-            Failure::gave_up(format!(
-                "{}: cannot be made: {e}; the service `secrets` makes it",
-                own.display()
-            ))
-        })?;
-    }
-    Ok(own)
-}
-
-/// A file for ourselves alone, whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = Path::new(&temporary);
-    let attempt = || -> std::io::Result<()> {
-        match std::fs::remove_file(temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(temporary)?;
-        file.write_all(text.as_bytes())?;
-        drop(file);
-        std::fs::rename(temporary, path)
-    };
-    attempt().map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
 }
 
 /// The tenant that Supavisor serves: it stands behind a user's name and a dot.

@@ -6,24 +6,17 @@
 //! name of its setting; the supervisor tries again.
 
 mod database;
-mod ports;
 pub mod render;
 
 use crate::config::{Secret, Settings};
 use crate::exit::{Exit, Failure};
-use crate::os::descent::MARKER;
+use crate::foreign::{self, Listener};
 use crate::{facts, secrets};
 use base64::Engine;
 use render::{Facts, Version};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// Variables of ours that PostgREST gets; the last is how the supervisor knows its descent.
-const KEPT: &[&str] = &["PATH", "LANG", "TZ", MARKER];
 
 /// Where PostgREST is: as the settings say, else in PATH; where it is not, the name that lacks.
 #[must_use]
@@ -48,9 +41,15 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let rest = &settings.rest;
     fits(settings, version)?;
     let secrets = secrets::postgrest(settings)?;
-    ports::free(&rest.listen, rest.port, "SUPAFLY_POSTGREST_PORT")?;
+    let listener = |listen, port, port_variable| Listener {
+        listen,
+        listen_variable: "SUPAFLY_POSTGREST_LISTEN",
+        port,
+        port_variable,
+    };
+    listener(&rest.listen, rest.port, "SUPAFLY_POSTGREST_PORT").free()?;
     let admin = if version.has_admin_host() { "127.0.0.1" } else { &rest.listen };
-    ports::free(admin, rest.admin_port, "SUPAFLY_POSTGREST_ADMIN_PORT")?;
+    listener(admin, rest.admin_port, "SUPAFLY_POSTGREST_ADMIN_PORT").free()?;
     let found = database::ask(settings, &secrets.authenticator)?;
     let pool = rest.pool.unwrap_or_else(|| render::pool(found.max_connections));
     if let Some(left) = render::shortage(found.max_connections, found.reserved, pool) {
@@ -75,8 +74,10 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         ),
         jwt_expiry: secrets.jwt_expiry,
     });
-    let path = own_directory(settings)?.join("postgrest.conf");
-    write(&path, &conf)?;
+    let own = settings.rest_dir();
+    foreign::directory(&own)?;
+    let path = own.join("postgrest.conf");
+    foreign::write(&path, &conf)?;
     tracing::info!(
         version = %format_args!("{}.{}.{}", version.0, version.1, version.2),
         pool, "becoming PostgREST, for {}:{}", rest.listen, rest.port
@@ -84,7 +85,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let mut command = Command::new(&program);
     command.arg(&path).stdin(Stdio::null()).env_clear();
     command.env("GHCRTS", render::runtime_limits(facts::memory(), facts::processors()));
-    command.envs(facts::environment().into_iter().filter(|(name, _)| KEPT.contains(&name.as_str())));
+    command.envs(foreign::environment(&["LANG", "TZ"]));
     let failed = command.exec();
     Err(Failure::gave_up(format!("{}: cannot be run: {failed}", program.display())))
 }
@@ -153,36 +154,6 @@ fn fits(settings: &Settings, version: Version) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `<run>/postgrest`; `secrets` makes it for our user, and where all is one user we may make it ourselves.
-fn own_directory(settings: &Settings) -> Result<PathBuf, Failure> {
-    let own = settings.rest_dir();
-    if !own.is_dir() {
-        fs::DirBuilder::new().mode(0o700).create(&own).map_err(|e| {
-            Failure::gave_up(format!(
-                "{}: cannot be made: {e}; the service `secrets` makes it: restart it",
-                own.display()
-            ))
-        })?;
-    }
-    Ok(own)
-}
-
-/// A file for ourselves alone, whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let temporary = path.with_extension("new");
-    let attempt = || -> std::io::Result<()> {
-        match fs::remove_file(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        drop(file);
-        fs::rename(&temporary, path)
-    };
-    attempt().map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,18 +185,5 @@ mod tests {
     #[test]
     fn a_program_that_is_given_is_taken_and_never_looked_for() {
         assert_eq!(program(&settings(&[("", "/opt/postgrest")])), PathBuf::from("/opt/postgrest"));
-    }
-
-    #[test]
-    fn what_is_written_is_for_ourselves_alone_and_replaces_what_was() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("postgrest.conf");
-        for text in ["one", "two"] {
-            write(&path, text).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -189,7 +189,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "outage_signals",
                 "`{ of = \"postgres\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }`",
                 "none",
-                "Sent to this service while it is ready: `begins` when `of` ends, or just before it is told to; `ends` when it serves again. So it can let its clients wait; it must know both signals when it is ready.",
+                "Sent to this service while it is ready: `begins` when `of` ends, or just before it is told to; `ends` when it serves again. So it can let its clients wait; it must know both signals when it is ready, and so needs `ready`.",
             ),
         ],
     ),
@@ -251,7 +251,7 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "stop",
                 "list of rungs",
                 "`[{ signal = \"SIGTERM\", share = 1 }]`",
-                "The way down. Each rung has a signal and either a share of the whole stop's budget or a fixed `wait`. SIGKILL for its whole descent follows the last by itself.",
+                "The way down. Each rung has a signal and either a share of the whole stop's budget or a fixed `wait`. Who needs more than the first was forced (exit 75), unless the rung says `orderly = true`. SIGKILL for its whole descent follows the last by itself.",
             ),
             key(
                 "on_stop",

@@ -158,6 +158,17 @@ pub struct Rung {
     pub signal: Signal,
     /// How long it may take effect.
     pub length: Length,
+    /// What it means when it had to be used.
+    pub manner: Manner,
+}
+
+/// What the use of a rung means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// The service ends by it as it should.
+    Orderly,
+    /// It did not end when it should have.
+    Forced,
 }
 
 /// The way down: rungs, and SIGKILL after the last. Never empty, and SIGKILL is never a rung of its own.
@@ -171,6 +182,15 @@ impl StopLadder {
         (!rungs.is_empty() && rungs.iter().all(|r| r.signal != Signal::SIGKILL)).then_some(StopLadder(rungs))
     }
 
+    /// Whether a service that has come to this rung was forced; what is beyond the last is SIGKILL.
+    #[must_use]
+    pub fn forces(&self, rung: usize) -> bool {
+        match self.0.get(..=rung) {
+            Some(used) => used.iter().any(|r| r.manner == Manner::Forced),
+            None => true,
+        }
+    }
+
     /// The rungs before SIGKILL.
     #[must_use]
     pub fn rungs(&self) -> &[Rung] {
@@ -180,7 +200,7 @@ impl StopLadder {
 
 impl Default for StopLadder {
     fn default() -> StopLadder {
-        StopLadder(vec![Rung { signal: Signal::SIGTERM, length: Length::Share(1) }])
+        StopLadder(vec![Rung { signal: Signal::SIGTERM, length: Length::Share(1), manner: Manner::Orderly }])
     }
 }
 

@@ -136,6 +136,12 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
     if let (Some(v), false) = (r.get("after_outage"), matches!(spec.ready, Ready::Probe(_))) {
         f.problem(v.span(), "whether it is back is asked by a probe: give `ready` one");
     }
+    if let (Some(v), true) = (r.get("outage_signals"), spec.ready == Ready::Started) {
+        f.problem(
+            v.span(),
+            "a signal before it has its handlers would end it: give `ready` a way to say that it has",
+        );
+    }
     if let Some(me) = &name {
         for (key, list) in [("requires", &spec.requires), ("after", &spec.after)] {
             if let Some(v) = r.get(key).filter(|_| list.contains(me)) {

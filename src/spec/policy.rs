@@ -2,7 +2,9 @@
 
 use super::parse::{one_name, signal};
 use super::reader::{File, Value};
-use super::{AfterOutage, GivesUp, GivesUpRule, Length, OutageSignals, Restart, Rung, StopLadder, When};
+use super::{
+    AfterOutage, GivesUp, GivesUpRule, Length, Manner, OutageSignals, Restart, Rung, StopLadder, When,
+};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +21,19 @@ pub(super) fn ladder(f: &File<'_>, v: Value<'_>) -> Option<StopLadder> {
         let share =
             table.get("share").and_then(|v| f.integer::<u32>(v, "a share of 1 or more").filter(|s| *s > 0));
         let wait = table.get("wait").and_then(|v| f.duration(v));
+        let orderly = table.get("orderly").and_then(|v| f.boolean(v));
         table.finish();
+        let manner = if orderly.unwrap_or(rungs.is_empty()) { Manner::Orderly } else { Manner::Forced };
         match (sent, share, wait) {
             (Some(Signal::SIGKILL), _, _) => {
                 f.problem(value.span(), "SIGKILL always follows the last rung by itself");
             }
-            (Some(signal), Some(share), None) => rungs.push(Rung { signal, length: Length::Share(share) }),
-            (Some(signal), None, Some(wait)) => rungs.push(Rung { signal, length: Length::Wait(wait) }),
+            (Some(signal), Some(share), None) => {
+                rungs.push(Rung { signal, length: Length::Share(share), manner })
+            }
+            (Some(signal), None, Some(wait)) => {
+                rungs.push(Rung { signal, length: Length::Wait(wait), manner })
+            }
             (None, _, _) => f.problem(value.span(), "a rung needs a `signal`"),
             (Some(_), _, _) => f.problem(value.span(), "a rung needs either `share` or `wait`"),
         }

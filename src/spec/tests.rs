@@ -62,10 +62,18 @@ required = true
     };
     assert_eq!(spec.ready, Ready::Probe(probe));
     let rungs = [
-        Rung { signal: Signal::SIGINT, length: Length::Share(6) },
-        Rung { signal: Signal::SIGQUIT, length: Length::Wait(Duration::from_secs(5)) },
+        Rung { signal: Signal::SIGINT, length: Length::Share(6), manner: Manner::Orderly },
+        Rung {
+            signal: Signal::SIGQUIT,
+            length: Length::Wait(Duration::from_secs(5)),
+            manner: Manner::Forced,
+        },
     ];
     assert_eq!(spec.stop.rungs(), rungs);
+    assert_eq!([0, 1, 2].map(|rung| spec.stop.forces(rung)), [false, true, true]);
+    let text = "kind = \"daemon\"\nexec = [\"/x\"]\nstop = [{ signal = \"SIGINT\", share = 1 }, { signal = \"SIGQUIT\", share = 1, orderly = true }]\n";
+    let stop = parse("x.toml", text, &variables()).unwrap().stop;
+    assert_eq!([0, 1, 2].map(|rung| stop.forces(rung)), [false, false, true], "SIGKILL always forces");
     assert_eq!((spec.restart.when, spec.restart.max_delay), (When::OnFailure, Duration::from_secs(120)));
     assert_eq!(spec.gives_up.codes, BTreeMap::from([(77, GivesUp::Hold)]));
     assert!(spec.pass[0].names("AWS_REGION") && !spec.pass[0].names("PATH"));
@@ -242,8 +250,14 @@ capabilities = ["CAP_NET_BIND_SERVICE"]
         ["x.toml:3:16: whether it is back is asked by a probe: give `ready` one"]
     );
     assert_eq!(
-        said_of("outage_signals = { of = \"db\", begins = \"SIGUSR1\" }"),
-        ["x.toml:3:18: `ends` is missing"]
+        said_of("ready = { notify = true }\noutage_signals = { of = \"db\", begins = \"SIGUSR1\" }"),
+        ["x.toml:4:18: `ends` is missing"]
+    );
+    assert_eq!(
+        said_of("outage_signals = { of = \"db\", begins = \"SIGUSR1\", ends = \"SIGUSR2\" }"),
+        [
+            "x.toml:3:18: a signal before it has its handlers would end it: give `ready` a way to say that it has"
+        ]
     );
     assert_eq!(
         said_of("env_files = { A = \"relative\" }"),

@@ -53,7 +53,7 @@ impl Service {
     ) -> Vec<Action> {
         let ready_for = self.ready_for(now);
         self.set(State::Stopping { run, pid, rung, until: now, then, ready_for }, now);
-        self.forced = if rung > 0 { Forced::Yes } else { Forced::No };
+        self.forced = if self.spec.stop.forces(rung) { Forced::Yes } else { Forced::No };
         self.on_rung(plan, now)
     }
 
@@ -109,7 +109,9 @@ impl Service {
         if !mutant::is(Mutant::RungStays) {
             *rung += 1;
         }
-        self.forced = Forced::Yes;
+        if self.spec.stop.forces(*rung) {
+            self.forced = Forced::Yes;
+        }
         self.on_rung(plan, now)
     }
 

@@ -16,7 +16,7 @@ use super::*;
 use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::spec::{
-    AfterOutage, Check, Freezing, Kind, Length, Live, OutageSignals, Probe, Ready, Rung, ServiceSpec,
+    AfterOutage, Check, Freezing, Kind, Length, Live, Manner, OutageSignals, Probe, Ready, Rung, ServiceSpec,
     StopLadder, When,
 };
 use proptest::prelude::*;
@@ -174,8 +174,9 @@ fn spec(i: usize, shape: &Shape) -> ServiceSpec {
     }
     spec.freezing = if shape.goes_on { Freezing::GoesOn } else { Freezing::Stands };
     let signals = [Signal::SIGTERM, Signal::SIGQUIT];
-    let rungs = signals.iter().take(shape.rungs).map(|s| Rung { signal: *s, length: Length::Share(1) });
-    spec.stop = StopLadder::new(rungs.collect()).unwrap();
+    let orderly = |i: usize| if i == 0 || shape.goes_on { Manner::Orderly } else { Manner::Forced };
+    let rung = |(i, s): (usize, &Signal)| Rung { signal: *s, length: Length::Share(1), manner: orderly(i) };
+    spec.stop = StopLadder::new(signals.iter().take(shape.rungs).enumerate().map(rung).collect()).unwrap();
     spec.start_deadline = shape.deadline.then(|| Duration::from_secs(5));
     spec.restart.when = shape.when;
     spec.restart.max = shape.max;

@@ -97,7 +97,8 @@ fn lack(machine: &Machine, s: &Service, reported: Option<&Reported>, now: Instan
     match s.state() {
         State::Absent | State::Done => None,
         State::Ready { up: Up { fitness: Fitness::Unfit(why), .. }, .. } => {
-            Some(Lack::Broken(format!("{name} is not ready: {why}")))
+            // What it printed stands behind the first line, and is for the detail: the reason is shown to everybody.
+            Some(Lack::Broken(format!("{name} is not ready: {}", why.lines().next().unwrap_or_default())))
         }
         State::Ready { .. } => unhealthy(s, reported, now).map(|why| Lack::Unfit(format!("{name}: {why}"))),
         State::GaveUp(given) => Some(Lack::Broken(format!("{name} gave up: {}", given.why))),

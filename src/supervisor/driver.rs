@@ -297,7 +297,7 @@ impl Driver {
                 let answer = match ended.how {
                     How::Exit(0) => Ok(()),
                     How::Exit(code) => {
-                        let words = self.probes.last_words(question).map(|w| format!(": {w}"));
+                        let words = self.probes.last_words(question).map(|w| format!("\n  | {w}"));
                         let words = words.unwrap_or_default();
                         Err(ProbeError::Command(format!("ended with exit {code}{words}")))
                     }

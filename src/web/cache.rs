@@ -6,7 +6,7 @@
 //! the machine sleeps: after a resume nothing old is taken for new.
 
 use crate::control::client;
-use crate::status::Status;
+use crate::status::{Readiness, Status};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,6 +155,9 @@ pub(super) async fn ask(run: PathBuf) -> Option<Status> {
 fn discreet(mut status: Status) -> Status {
     let first_line = |text: &mut String| text.truncate(text.find(['\n', '\r']).unwrap_or(text.len()));
     first_line(&mut status.reason);
+    if let Readiness::Not { because } = &mut status.readiness {
+        first_line(because);
+    }
     for service in &mut status.services {
         service.output.clear();
         first_line(&mut service.detail);
@@ -228,6 +231,7 @@ mod tests {
     fn what_was_printed_is_not_kept() {
         let mut status = testkit::status();
         status.reason = "keeper: no\nPRINTED".to_owned();
+        status.readiness = Readiness::Not { because: "degraded: keeper: no\nPRINTED".to_owned() };
         status.services[0].output = vec!["PRINTED".to_owned()];
         status.services[0].detail = "failed\r\n  | PRINTED".to_owned();
         status.services[0].rows[0].detail =

@@ -79,6 +79,10 @@ fn passwords_are_in_files_of_its_own_and_nowhere_else() {
 fn users_come_in_with_their_own_password_and_as_nobody_else() {
     let rig = Rig::start(&[]);
     rig.machine.sql("create role app login password 'app''s \"own\"'").unwrap();
+    rig.machine.sql("create role without login").unwrap();
+    rig.machine
+        .sql("create role old login; set password_encryption = md5; alter role old password 'o'")
+        .unwrap();
     rig.machine.sql("create role expired login password 'x' valid until '2001-01-01'").unwrap();
     for port in [rig.transaction, rig.session] {
         let mut login = rig.login(port);
@@ -90,6 +94,10 @@ fn users_come_in_with_their_own_password_and_as_nobody_else() {
         assert_eq!(login.ask("select current_user"), Ok("app".to_owned()));
         (login.user, login.password) = ("expired".to_owned(), "x".to_owned());
         assert!(login.ask("select 1").is_err());
+        for (user, password) in [("old", "o"), ("without", "x")] {
+            (login.user, login.password) = (user.to_owned(), password.to_owned());
+            assert!(login.ask("select 1").is_err(), "{user}");
+        }
         (login.user, login.password) = ("nobody-of-that-name".to_owned(), String::new());
         assert!(login.ask("select 1").is_err());
         // The console is for the pooler's own user over its socket.

@@ -102,7 +102,7 @@ fn an_address_that_cannot_be_gives_up_with_the_reason_and_one_that_may_come_is_w
         ("300.1.1.1", "failed", "SUPAFLY_POOLER_LISTEN: `300.1.1.1` is no address of ours"),
         ("127.0.0.1 ::1", "failed", "SUPAFLY_POOLER_LISTEN"),
         // Set aside for documentation: no machine has it.
-        ("192.0.2.1", "backoff", "SUPAFLY_POOLER_LISTEN: 192.0.2.1"),
+        ("192.0.2.1", "backoff", "SUPAFLY_POOLER_LISTEN: this machine has no address 192.0.2.1"),
     ] {
         let mut rig = Rig::new(&[("SUPAFLY_POOLER_LISTEN", listen.to_owned())]);
         rig.machine.boot();
@@ -198,4 +198,24 @@ fn without_the_poolers_user_all_is_well_where_no_pooler_is_wanted() {
     assert!(code == Some(78) && text.contains("there is no user `supafly-pool`"), "{text}");
     let (code, text) = said(&wanted, "secrets");
     assert!(code == Some(0) && text.contains("no secrets for `pooler`: user `supafly-pool`"), "{text}");
+}
+
+/// Who is inside cannot be waited for longer than there is time; that is no failure of the stop.
+#[test]
+fn a_stop_of_everything_with_clients_inside_is_as_orderly_as_any_other() {
+    for budget in ["9s", "4500ms"] {
+        let mut rig = Rig::start(&[("SUPAFLY_STOP_BUDGET", budget.to_owned())]);
+        let come = |port: u16, first: &str| {
+            let client = rig.login(port).connect().unwrap();
+            client.ask(first).unwrap();
+            client
+        };
+        let clients = [
+            come(rig.transaction, "begin; select 1"),
+            come(rig.session, "begin; select 1"),
+            come(rig.session, "select 1"),
+        ];
+        assert_eq!(rig.machine.stop().code(), Some(0), "{}", rig.machine.tail());
+        clients.iter().for_each(|client| assert!(client.ask("select 1").is_err()));
+    }
 }

@@ -23,6 +23,23 @@ fn whoever_of_the_two_is_killed_both_go_and_come_again() {
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
 
+/// Without root a process has no group by which its run is known, and one whose parent was killed has no parent either.
+#[test]
+fn without_root_a_killed_resident_leaves_nobody_who_keeps_its_ports() {
+    let mut machine = Pooled::new();
+    machine.boot_unprivileged();
+    machine.wait_ready();
+    machine.wait_pooler("ready");
+    let (resident, supavisor) = (machine.resident().unwrap(), machine.supavisor().unwrap());
+    signal(resident, Signal::SIGKILL);
+    until("the end of both", SOON, || (!lives(resident) && !lives(supavisor)).then_some(()));
+    machine.wait("another resident that serves", |m| {
+        (field(m, "pooler", "state")? == "ready" && m.row("tenant").is_some()).then_some(())
+    });
+    assert_eq!(machine.enter().ask("select 1").unwrap(), "1");
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
 #[test]
 fn one_that_hangs_is_ended_and_started_again() {
     let mut machine = Pooled::new();

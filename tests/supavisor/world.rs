@@ -3,7 +3,6 @@
 use crate::support::machine::{Machine, open_directory, root, until};
 use crate::support::programs::var;
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +23,12 @@ pub(crate) fn stand_in() -> &'static Path {
         fs::create_dir_all(&bin).unwrap();
         let built = Path::new(env!("CARGO_BIN_EXE_supafly")).with_file_name("examples").join("fakesupavisor");
         for name in ["supavisor", "migrate", "server"] {
-            fs::copy(&built, bin.join(name)).unwrap();
+            fs::copy(&built, bin.join(name)).unwrap_or_else(|e| {
+                panic!(
+                    "{}: {e}: the stand-in is an example: `cargo build --examples`, or `make test`",
+                    built.display()
+                )
+            });
             fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
         }
         bin.join("supavisor")
@@ -47,8 +51,7 @@ fn program() -> PathBuf {
 
 /// So many ports that nobody has, all different.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("0.0.0.0:0").unwrap()).collect();
-    held.iter().map(|l| l.local_addr().unwrap().port()).collect()
+    (0..count).map(|_| crate::support::ports::free_port()).collect()
 }
 
 /// A machine; its rule in the packet filter goes with it.

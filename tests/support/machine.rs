@@ -4,11 +4,11 @@
 //! Binary, engine and service files are copied into a 0755 directory, as `make dev` does, because the users that
 //! Postgres and keeper run as cannot look below a 0700 home.
 
+use super::ports::free_port;
 use super::programs::{pg_bin, programs, var};
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -28,10 +28,6 @@ pub(crate) fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut
         assert!(Instant::now() < end, "waited {deadline:?} for: {what}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub(crate) fn root() -> bool {

@@ -7,6 +7,7 @@ pub(crate) mod bucket;
 pub(crate) mod graphql;
 pub(crate) mod ledger;
 pub(crate) mod machine;
+pub(crate) mod ports;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod rest;

@@ -1,7 +1,8 @@
 //! PostgREST on a machine of a test: its program where every user can run it, free ports, and a client of HTTP that sends
 //! what the test says.
 
-use super::machine::{Machine, free_port};
+use super::machine::Machine;
+use super::ports::free_port;
 use super::programs::{copy, programs, var};
 use serde_json::{Value, json};
 use std::io::{Read, Write};

@@ -20,7 +20,7 @@ const QUICK: Duration = Duration::from_millis(200);
 const WORTH: Duration = Duration::from_millis(500);
 
 /// How long clients are waited for, and what ends Supavisor then. The first of the two rungs of the stop has two thirds of
-/// our share; what is not done by then counts as forced.
+/// our share; what is not done by then is ended by the second.
 fn plan(share: Duration) -> (Duration, Signal) {
     let rung = share * 2 / 3;
     match rung.checked_sub(ORDERLY).filter(|left| *left >= WORTH) {

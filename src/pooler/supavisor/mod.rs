@@ -158,14 +158,13 @@ impl Release {
         Failure::gave_up(format!("{}: {what}: {e}", self.program.with_file_name("").display()))
     }
 
-    /// Starts `bin/<name>`: nothing of our environment but PATH and HOME, nothing to read, and a group of its own, so
-    /// that what a terminal sends to ours reaches us alone.
+    /// Starts `bin/<name>`: nothing of our environment but PATH, HOME and the mark of its descent, nothing to read, and a
+    /// group of its own, so that what a terminal sends to ours reaches us alone.
     fn start(&self, name: &str) -> Result<Child, Failure> {
         let mut command = Command::new(self.program.with_file_name(name));
         command.stdin(Stdio::null()).current_dir("/").env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let ours = crate::facts::environment();
-        command.envs(ours.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME")));
+        command.envs(crate::foreign::environment(&["HOME"]));
         command.process_group(0);
         command.spawn().map_err(|e| self.failed(&format!("`{name}` cannot be run"), &e))
     }

@@ -1,6 +1,7 @@
 //! The other side and its books: which processes there are, what was said to them, and whether the machine did right.
 
 use super::*;
+use crate::spec::{Manner, Rung};
 use std::time::Instant;
 
 pub(super) struct Process {
@@ -218,7 +219,8 @@ impl World {
                     promise!(alive.is_none(), "{name} is stopped while {alive:?} still lives");
                 }
                 process.stopped = true;
-                process.forced |= *signal != Signal::SIGTERM;
+                let orderly = |r: &Rung| r.signal == *signal && r.manner == Manner::Orderly;
+                process.forced |= !spec.stop.rungs().iter().any(orderly);
             }
             Action::Kill { .. } => {
                 if !process.stopped && !late {
