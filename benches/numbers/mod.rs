@@ -2,6 +2,7 @@
 //! take turns), [`goal`] judges, [`report`] writes. It is a module of two programs: of the bench target, and of the
 //! tests, which hold the harness to what it says.
 
+mod cluster;
 pub(crate) mod contest;
 pub(crate) mod goal;
 pub(crate) mod machine;

@@ -1,5 +1,6 @@
 //! All rows, in the order of the report.
 
+use super::cluster;
 use super::goal::{Goal, Unit};
 use super::row::{Context, Measured, Row};
 
@@ -30,8 +31,8 @@ pub(crate) static ROWS: &[Row] = &[
     later("log_stalled_rss"),
     later("boot_postgres"),
     later("boot_stack"),
-    later("wal_out_0ms"),
-    later("wal_out_50ms"),
+    cluster::WAL_OUT_0MS,
+    cluster::WAL_OUT_50MS,
     later("wal_in_0ms"),
     later("wal_in_50ms"),
     later("wal_client"),
