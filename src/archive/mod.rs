@@ -17,6 +17,7 @@ pub mod compare;
 mod crc32c;
 pub mod fetch;
 pub mod names;
+pub mod packing;
 pub mod patience;
 pub mod push;
 pub mod records;

@@ -100,10 +100,13 @@ fn make(context: &Context) -> Result<Dataset, String> {
     let mut server = Server::start(&pgdata, &home, &settings(), &Vec::new())?;
     server.ready()?;
     server.sql("create table accounts (aid bigint, bid int, abalance int, filler char(84))")?;
-    server.sql("create table history (tid int, bid int, aid bigint, delta int, mtime timestamptz, filler char(22))")?;
+    server.sql(
+        "create table history (tid int, bid int, aid bigint, delta int, mtime timestamptz, filler char(22))",
+    )?;
     server.stop()?;
     for old in marked(&pgdata, ".ready")? {
-        fs::remove_file(pgdata.join("pg_wal/archive_status").join(format!("{old}.ready"))).map_err(said(&old))?;
+        fs::remove_file(pgdata.join("pg_wal/archive_status").join(format!("{old}.ready")))
+            .map_err(said(&old))?;
     }
     rig::copy_tree(&pgdata, &base)?;
     for entry in fs::read_dir(base.join("pg_wal")).map_err(said("pg_wal"))?.flatten() {

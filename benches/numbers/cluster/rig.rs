@@ -42,7 +42,9 @@ pub(super) fn install(context: &Context) -> Result<&'static Path, String> {
 
 /// Who runs Postgres and what it starts.
 pub(super) fn as_postgres(command: &mut Command) -> &mut Command {
-    if let (true, Ok(Some(user))) = (nix::unistd::geteuid().is_root(), nix::unistd::User::from_name("postgres")) {
+    if let (true, Ok(Some(user))) =
+        (nix::unistd::geteuid().is_root(), nix::unistd::User::from_name("postgres"))
+    {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command
@@ -152,7 +154,12 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts `postgres` on a data directory; it listens on a socket in `sockets` only.
-    pub(super) fn start(pgdata: &Path, sockets: &Path, settings: &[String], env: &Env) -> Result<Server, String> {
+    pub(super) fn start(
+        pgdata: &Path,
+        sockets: &Path,
+        settings: &[String],
+        env: &Env,
+    ) -> Result<Server, String> {
         let mut command = Command::new(programs::pg_bin().join("postgres"));
         command.arg("-D").arg(pgdata).args(["-c", "listen_addresses="]);
         command.arg("-c").arg(format!("unix_socket_directories={}", sockets.display()));
@@ -189,8 +196,12 @@ impl Server {
                     let surplus = last.len().saturating_sub(5);
                     last.drain(..surplus);
                 }
-                Err(RecvTimeoutError::Timeout) => return Err(format!("postgres is not ready: {}", last.join(" | "))),
-                Err(RecvTimeoutError::Disconnected) => return Err(format!("postgres ended: {}", last.join(" | "))),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("postgres is not ready: {}", last.join(" | ")));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(format!("postgres ended: {}", last.join(" | ")));
+                }
             }
         }
     }
@@ -211,7 +222,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let (Ok(None), Ok(pid)) = (self.child.try_wait(), i32::try_from(self.child.id())) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
             let _ = self.child.wait();
         }
     }

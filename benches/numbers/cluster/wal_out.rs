@@ -120,7 +120,12 @@ fn run(context: &Context, delay: Duration) -> Result<Measured, String> {
             unit: Unit::Ratio,
             goal: Goal::AtMost(1.05),
         }],
-        notes: vec![format!("{}; stored {} MB, the engine {} MB", dataset.words(), own / 1_000_000, its / 1_000_000)],
+        notes: vec![format!(
+            "{}; stored {} MB, the engine {} MB",
+            dataset.words(),
+            own / 1_000_000,
+            its / 1_000_000
+        )],
     })
 }
 
