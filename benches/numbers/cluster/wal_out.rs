@@ -25,8 +25,13 @@ pub(super) fn bucket(delay: Duration) -> Bucket {
         return Bucket::start(Kind::S3);
     }
     let bucket = Bucket::behind_proxy();
-    bucket.proxy().rules([Rule::new(Fault::Slow(delay))]);
+    bucket.proxy().rules([late(delay)]);
     bucket
+}
+
+/// Every request is passed on after a while.
+pub(super) fn late(delay: Duration) -> Rule {
+    Rule::new(Fault::Slow(delay))
 }
 
 /// The engine's variables for a bucket, through the proxy when there is one.
