@@ -3,7 +3,7 @@
 //!
 //! `serve FILE NAME [FD]` (until TERM; says to a descriptor that it is ready) · `blocks MB FILE` (lines of 100 bytes, many
 //! in a write) · `lines MB FILE` (the same, one in a write) · `orphans N FILE` (one after the other) · `burst N FILE` (that
-//! all end at once)
+//! all end at once); a further word `stay`: until TERM
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a wrong word must be seen")]
 #![allow(unsafe_code, reason = "fork, in a program of one thread")]
@@ -22,13 +22,13 @@ use std::time::Duration;
 const LINE: usize = 100;
 
 fn main() {
+    let mut term = SigSet::empty();
+    term.add(Signal::SIGTERM);
+    term.thread_block().expect("to block a signal");
     let mut words = std::env::args().skip(1);
     let mut word = || words.next().expect("a further word");
     match word().as_str() {
         "serve" => {
-            let mut term = SigSet::empty();
-            term.add(Signal::SIGTERM);
-            term.thread_block().expect("to block a signal");
             let (mut stamps, name) = (append(&word()), word());
             stamp(&mut stamps, &format!("{name} up {}", std::process::id()));
             if let Some(fd) = words.next() {
@@ -56,6 +56,10 @@ fn main() {
             burst(number, &mut stamps);
         }
         other => panic!("actor does not know `{other}`"),
+    }
+    // Under a supervisor, which would start it again.
+    if words.next().is_some_and(|word| word == "stay") {
+        term.wait().expect("to be told to stop");
     }
 }
 

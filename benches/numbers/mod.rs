@@ -4,14 +4,20 @@
 
 pub(crate) mod contest;
 pub(crate) mod goal;
+pub(crate) mod idle;
+pub(crate) mod logs;
 pub(crate) mod machine;
+pub(crate) mod memory;
+pub(crate) mod orphans;
 pub(crate) mod peers;
 pub(crate) mod processes;
 pub(crate) mod report;
+pub(crate) mod restart;
 pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod start;
 pub(crate) mod stats;
+pub(crate) mod stop;
 pub(crate) mod watchdog;
 
 use row::{Context, Line, Row};
