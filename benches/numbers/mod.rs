@@ -15,6 +15,7 @@ pub(crate) mod report;
 pub(crate) mod restart;
 pub(crate) mod row;
 pub(crate) mod rows;
+pub(crate) mod stack;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;

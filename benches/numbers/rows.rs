@@ -13,7 +13,7 @@ const fn later(name: &'static str) -> Row {
 /// Every row there is.
 pub(crate) static ROWS: &[&Row] = &[
     &super::memory::SIX,
-    &later("pss_all_roles"),
+    &super::stack::ALL_ROLES,
     &super::idle::CPU,
     &super::idle::WAKEUPS,
     &super::start::SIX,
