@@ -17,7 +17,7 @@
 mod numbers;
 
 use numbers::machine::Facts;
-use numbers::row::{Context, Depth, Row};
+use numbers::row::{Context, Depth, Invited, Row};
 use numbers::rows::ROWS;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -60,7 +60,7 @@ fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--quick" => depth = Depth::Quick,
             "--out" => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a directory")?)),
             name => {
-                let row = ROWS.iter().find(|r| r.name == name);
+                let row = ROWS.iter().find(|r| r.name == name).copied();
                 rows.push(row.ok_or_else(|| format!("there is no row `{name}`; there are: {}", names()))?);
             }
         }
@@ -108,16 +108,22 @@ fn outside() -> ExitCode {
 }
 
 fn inside(wanted: &Wanted, environment: &BTreeMap<String, String>, scratch: &Path, disk: &Path) -> ExitCode {
-    let built = Path::new(env!("CARGO_BIN_EXE_supafly"));
+    // Measured is the release build; the harness and the actor, the same for all contestants, need none.
+    let built = Path::new(env!("CARGO_BIN_EXE_supafly")).parent().unwrap();
+    let release = built.parent().unwrap().join("release/supafly");
     let named = environment.get("SUPAFLY_BENCH_BINARY").map(PathBuf::from);
     let context = Context {
-        binary: named.clone().unwrap_or_else(|| built.to_path_buf()),
-        actor: built.parent().unwrap().join("examples/actor"),
+        binary: named.clone().unwrap_or(release),
+        baseline: environment.get("SUPAFLY_BENCH_BASELINE").map(PathBuf::from),
+        actor: built.join("examples/actor"),
         scratch: scratch.to_path_buf(),
         disk: disk.to_path_buf(),
         depth: wanted.depth,
+        invited: Invited::Peers,
     };
-    for needed in [&context.binary, &context.actor] {
+    for needed in
+        [Some(&context.binary), Some(&context.actor), context.baseline.as_ref()].into_iter().flatten()
+    {
         if !needed.is_file() {
             eprintln!("bench: {} is not there: run `make bench`", needed.display());
             return ExitCode::FAILURE;

@@ -5,11 +5,22 @@
 mod cluster;
 pub(crate) mod contest;
 pub(crate) mod goal;
+pub(crate) mod idle;
+pub(crate) mod logs;
 pub(crate) mod machine;
+pub(crate) mod memory;
+pub(crate) mod orphans;
+pub(crate) mod peers;
+pub(crate) mod processes;
 pub(crate) mod report;
+pub(crate) mod restart;
 pub(crate) mod row;
 pub(crate) mod rows;
+pub(crate) mod stack;
+pub(crate) mod start;
 pub(crate) mod stats;
+pub(crate) mod stop;
+pub(crate) mod watchdog;
 
 use row::{Context, Line, Row};
 use std::time::Instant;
@@ -38,4 +49,9 @@ fn said(line: &Line<'_>) -> String {
     let verdict =
         if line.met() { "met".to_owned() } else { format!("MISSED: {}", line.failures().join("; ")) };
     format!("{}{} · {verdict}", unit.show(measured.ours.median()), peers.collect::<String>())
+}
+
+/// A variable of our environment.
+pub(crate) fn var(name: &str) -> Option<String> {
+    supafly::facts::environment().remove(name)
 }

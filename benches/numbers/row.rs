@@ -1,6 +1,7 @@
 //! A row of the report: what is measured, what it shall reach, and what came out.
 
 use super::goal::{Better, Goal, Unit, Verdict};
+use super::peers::Who;
 use super::stats::Samples;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,8 @@ pub(crate) struct Condition {
 pub(crate) struct Context {
     /// The binary that is measured: of the release build, or what `SUPAFLY_BENCH_BINARY` names.
     pub(crate) binary: PathBuf,
+    /// Another build of ours that runs beside it as a reference, when `SUPAFLY_BENCH_BASELINE` names one.
+    pub(crate) baseline: Option<PathBuf>,
     /// The program that plays services, writers and mothers of orphans (`actor.rs`).
     pub(crate) actor: PathBuf,
     /// In memory where there is such a place, entered by every user, gone at the end. Make directories of your own in it.
@@ -68,6 +71,16 @@ pub(crate) struct Context {
     /// On a disk, where syncing costs something; else as `scratch`.
     pub(crate) disk: PathBuf,
     pub(crate) depth: Depth,
+    pub(crate) invited: Invited,
+}
+
+/// Who is measured beside us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invited {
+    /// Every peer of a row.
+    Peers,
+    /// Only another build of ours.
+    Baseline,
 }
 
 /// How much is done.
@@ -80,6 +93,15 @@ pub(crate) enum Depth {
 }
 
 impl Context {
+    /// Who of these supervisors takes part.
+    pub(crate) fn peers(&self, of: &[Who]) -> Vec<Who> {
+        let peers = match self.invited {
+            Invited::Peers => of,
+            Invited::Baseline => &[],
+        };
+        peers.iter().copied().chain(self.baseline.is_some().then_some(Who::Baseline)).collect()
+    }
+
     /// How often each contestant is measured.
     pub(crate) const fn rounds(&self, full: usize) -> usize {
         match self.depth {

@@ -1,15 +1,17 @@
 use super::numbers::contest::{Contestant, WarmUp, caught, contest};
-use super::numbers::row::{Context, Depth, Standing};
+use super::numbers::row::{Context, Depth, Invited, Standing};
 use std::cell::RefCell;
 
 pub(crate) fn context(depth: Depth) -> Context {
     let built = std::path::Path::new(env!("CARGO_BIN_EXE_supafly"));
     Context {
         binary: built.into(),
+        baseline: None,
         actor: built.parent().unwrap().join("examples/actor"),
         scratch: std::env::temp_dir(),
         disk: std::env::temp_dir(),
         depth,
+        invited: Invited::Baseline,
     }
 }
 

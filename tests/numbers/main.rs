@@ -10,4 +10,5 @@ mod numbers;
 mod contest;
 mod goal;
 mod report;
+mod slowed;
 mod stats;
