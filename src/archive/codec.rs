@@ -110,6 +110,9 @@ pub fn unpack(codec: Codec, object: &[u8], limit: usize) -> Result<Vec<u8>, Code
             }
             let mut decoder = zstd::stream::read::Decoder::with_buffer(object).map_err(broken)?;
             decoder.window_log_max(WINDOW_LOG).map_err(broken)?;
+            // What a frame says of its size is not believed beyond the limit, and need not be true.
+            let said = zstd_safe::get_frame_content_size(object).ok().flatten().unwrap_or_default();
+            content.reserve(usize::try_from(said).unwrap_or(limit).min(limit).saturating_add(1));
             decoder.take(limit as u64 + 1).read_to_end(&mut content).map_err(broken)?;
         }
     }
