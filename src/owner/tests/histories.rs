@@ -289,7 +289,7 @@ fn a_claim_killed_after_each_of_its_requests_ends_as_the_one_owner() {
 
 #[test]
 fn who_goes_on_in_his_epoch_waits_for_no_trial_and_nothing_is_created_without_one() {
-    let mut world = World::new(&[Takeover::Never]);
+    let mut world = World::new(&[Takeover::Auto]);
     let boot = |world: &World| {
         let (machine, store) = (&world.machines[0], world.plain.clone());
         let (volume, terms) = (machine.volume(), machine.terms.clone());
