@@ -9,8 +9,11 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::keeper::protocol::{Answer, Call, Verb};
 use crate::postgres::lsn::WalFile;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,7 +44,7 @@ pub(crate) fn push_within(settings: &Settings, path: &Path, wait: Duration) -> R
     let begun = Instant::now();
     let mut call = loop {
         let verb = Verb::WalPush { name: file.name() };
-        match Call::start(&socket, verb, Some(open.as_fd()), SOCKET_WAIT) {
+        match Call::start(&socket, verb, &[open.as_fd()], SOCKET_WAIT) {
             Ok(call) => break call,
             Err(e) if begun.elapsed() >= wait => {
                 return Err(no(format!("keeper does not answer at {}: {e}", socket.display())));
@@ -117,12 +120,58 @@ fn attempt(
     destination: &Path,
     left: Duration,
 ) -> std::io::Result<Answer> {
-    let open = File::options().write(true).create(true).truncate(true).mode(0o640).open(destination)?;
     let patience_ms =
         u64::try_from(left.saturating_sub(MARGIN.min(left / 4)).as_millis()).unwrap_or(u64::MAX);
-    let verb = Verb::WalFetch { name: file.name(), patience_ms };
-    let mut call = Call::start(&settings.keeper_socket(), verb, Some(open.as_fd()), SOCKET_WAIT)?;
-    call.answer(left)
+    let unnamed = unnamed(destination)?;
+    let verb = Verb::WalFetch { name: file.name(), patience_ms, exchange: unnamed.is_some() };
+    let start = |files: &[BorrowedFd<'_>]| Call::start(&settings.keeper_socket(), verb, files, SOCKET_WAIT);
+    let Some((place, spare)) = unnamed else {
+        let open = File::options().write(true).create(true).truncate(true).mode(0o640).open(destination)?;
+        return start(&[open.as_fd()])?.answer(left);
+    };
+    let mut call = start(&[place.as_fd(), spare.as_fd()])?;
+    let answer = call.answer(left)?;
+    if matches!(answer, Answer::Done { .. }) {
+        let filled = call.file().map_or(place, File::from);
+        name(&filled, destination)?;
+    }
+    Ok(answer)
+}
+
+/// Two files without a name on the file system of `destination`: one for the file that is asked for, one that keeper may
+/// fill with the next. Writing 16 MiB takes longer than all the rest, and Postgres would wait for it. A kill, ours or
+/// keeper's, leaves nothing: what has no name is gone with whoever has it open. `None`: this file system has no such files.
+fn unnamed(destination: &Path) -> std::io::Result<Option<(File, File)>> {
+    let directory = match destination.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    };
+    let open = || {
+        let mut options = File::options();
+        options.read(true).write(true).mode(0o640).custom_flags(nix::libc::O_TMPFILE).open(directory)
+    };
+    match open().and_then(|place| Ok((place, open()?))) {
+        Ok(both) => Ok(Some(both)),
+        Err(e)
+            if [Some(Errno::EOPNOTSUPP as i32), Some(Errno::EISDIR as i32)].contains(&e.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives a file its name, in place of whatever has it.
+fn name(file: &File, destination: &Path) -> std::io::Result<()> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || linkat(AT_FDCWD, own.as_str(), AT_FDCWD, destination, AtFlags::AT_SYMLINK_FOLLOW);
+    match link() {
+        Err(Errno::EEXIST) => {
+            std::fs::remove_file(destination)?;
+            Ok(link()?)
+        }
+        linked => Ok(linked?),
+    }
 }
 
 fn remove(destination: &Path) -> Result<(), String> {

@@ -62,7 +62,7 @@ pub fn backup_list(settings: &Settings, json: bool) -> Result<Exit, Failure> {
 }
 
 fn call(settings: &Settings, verb: Verb) -> Result<Call, Failure> {
-    Call::start(&settings.keeper_socket(), verb, None, Duration::from_secs(10))
+    Call::start(&settings.keeper_socket(), verb, &[], Duration::from_secs(10))
         .map_err(|e| silent(settings, &e))
 }
 

@@ -13,6 +13,8 @@ use crate::postgres::lsn::{Segment, WalFile};
 use crate::store::{Kind, Store};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -43,6 +45,18 @@ struct State {
     slots: BTreeMap<Segment, Arc<OnceCell<Bytes>>>,
     used: Option<Instant>,
     waiting: BTreeMap<String, Waiting>,
+    /// A file of a client that is being filled with the next segment, before that is asked for.
+    next: Option<Next>,
+}
+
+/// A file without a name, filled with a segment. It is the client's own: made by him where the file is wanted, and given
+/// back to be named. Nobody but us has it open meanwhile, and when we end it is gone.
+#[derive(Debug)]
+struct Next {
+    segment: Segment,
+    /// Where it is: a name can be given on its own file system only.
+    device: u64,
+    filling: tokio::task::JoinHandle<Result<File, String>>,
 }
 
 /// WAL on its way in, along the lineage of one epoch.
@@ -167,11 +181,60 @@ impl Inbox {
         }
     }
 
+    /// The file that was filled with this one, if it can take the place of `instead`. What is in it was checked when it was
+    /// fetched ahead, as everything that is fetched.
+    pub(super) async fn filled(&self, file: &WalFile, instead: &File) -> Option<File> {
+        let segment = self.segment(file).await?;
+        let device = instead.metadata().ok()?.dev();
+        let next = lock(&self.state).next.take()?;
+        if next.segment != segment || next.device != device {
+            next.filling.abort();
+            return None;
+        }
+        match next.filling.await {
+            Ok(Ok(filled)) => Some(filled),
+            Ok(Err(why)) => {
+                tracing::debug!(%file, why, "a spare file was not filled");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Fills a spare file with the segment after this one, as soon as that has come.
+    pub(super) fn fill_next(self: &Arc<Self>, file: &WalFile, blank: File) {
+        let (inbox, file) = (Arc::clone(self), file.clone());
+        tokio::spawn(async move {
+            let Ok(shape) = inbox.lineage.shape().await else { return };
+            let Some(segment) = inbox.segment(&file).await.map(Segment::next) else { return };
+            let (inner, next) = (Arc::clone(&inbox), WalFile::Segment(segment.name(shape.size)));
+            let Ok(device) = blank.metadata().map(|m| m.dev()) else { return };
+            let Some(slot) = lock(&inbox.state).slots.get(&segment).map(Arc::clone) else { return };
+            let filling = tokio::spawn(async move {
+                // Whoever fetches it ahead is at it: this waits for him, or tries once more when he has failed.
+                let look = || inner.look(&next);
+                let bytes = slot.get_or_try_init(look).await.cloned().map_err(|e| format!("{e:?}"))?;
+                let file = blank.try_clone().map_err(|e| e.to_string())?;
+                super::server::write(file, bytes).await.map(|()| blank)
+            });
+            lock(&inbox.state).next = Some(Next { segment, device, filling });
+        });
+    }
+
+    async fn segment(&self, file: &WalFile) -> Option<Segment> {
+        let shape = self.lineage.shape().await.ok()?;
+        match file {
+            WalFile::Segment(_) => names::segment(file, shape.size).ok().flatten(),
+            WalFile::History(_) | WalFile::Backup(_) | WalFile::Partial(_) => None,
+        }
+    }
+
     /// Lets go of what was fetched ahead and is not asked for.
     pub(super) fn forget_idle(&self, after: Duration) {
         let mut state = lock(&self.state);
         if state.used.is_some_and(|used| used.elapsed() >= after) {
             state.slots.clear();
+            state.next = None;
             state.used = None;
         }
     }
