@@ -5,7 +5,7 @@
 //! keeper grow without limit.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::Read;
 use zstd::stream::raw::CParameter;
 use zstd::zstd_safe;
 
@@ -60,36 +60,18 @@ impl Codec {
 /// # Errors
 /// When memory for the encoder cannot be had.
 pub fn pack(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
-    let mut packer = Packer::new(bytes.len())?;
-    packer.take(bytes)?;
-    packer.finish()
-}
-
-/// Packs content that comes in pieces.
-pub(super) struct Packer(zstd::stream::write::Encoder<'static, Vec<u8>>);
-
-impl Packer {
-    /// For content of this many bytes.
-    pub(super) fn new(length: usize) -> Result<Packer, CodecError> {
-        let make = || {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(length / 4), LEVEL)?;
-            encoder.set_parameter(STRATEGY)?;
-            encoder.set_parameter(MATCH)?;
-            encoder.include_checksum(true)?;
-            encoder.include_contentsize(true)?;
-            encoder.set_pledged_src_size(Some(length as u64))?;
-            std::io::Result::Ok(encoder)
-        };
-        make().map(Packer).map_err(broken)
-    }
-
-    pub(super) fn take(&mut self, piece: &[u8]) -> Result<(), CodecError> {
-        self.0.write_all(piece).map_err(broken)
-    }
-
-    pub(super) fn finish(self) -> Result<Vec<u8>, CodecError> {
-        self.0.finish().map_err(broken)
-    }
+    // At once, not as a stream: the encoder then searches the content where it lies, without a copy of its window.
+    let make = || {
+        let mut encoder = zstd::bulk::Compressor::new(LEVEL)?;
+        encoder.set_parameter(STRATEGY)?;
+        encoder.set_parameter(MATCH)?;
+        encoder.set_parameter(CParameter::ChecksumFlag(true))?;
+        encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
+        let mut object = encoder.compress(bytes)?;
+        object.shrink_to_fit();
+        Ok(object)
+    };
+    make().map_err(broken)
 }
 
 fn broken(e: std::io::Error) -> CodecError {

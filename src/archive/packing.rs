@@ -1,19 +1,21 @@
 //! Takes a WAL file from an open descriptor: read, checked, printed and packed in one pass over small pieces.
 //!
-//! A segment is never whole in memory: pieces stay in the processor's cache from the read to the encoder, which is where
-//! the time of an upload goes. The print is what a later request for the same name is compared with. Reading leaves
-//! nothing behind, so neither does a kill.
+//! Each piece is checked and printed while it is in the processor's cache; the encoder then takes the whole, out of a buffer
+//! that is used again for the next file ([`Buffers`]), because getting 16 MiB of new memory costs as much as reading them.
+//! The print is what a later request for the same name is compared with. Reading leaves nothing behind, so neither does a
+//! kill.
 
-use super::codec::{self, Packer};
+use super::codec;
 use super::push::{self, PushError};
 use super::segment::Pages;
-use super::{names, push::damaged};
+use super::{AHEAD, names, push::damaged};
 use crate::postgres::lsn::{SegmentSize, WalFile};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What is read at a time: whole pages, and small enough to stay in the cache of a core.
 const PIECE: usize = 256 << 10;
@@ -144,11 +146,14 @@ impl Known {
         if self.stamp.is_some() && self.stamp == Some(Stamp::of(open)?) {
             return Ok(true);
         }
-        let mut printing = Printing::new(keys);
-        pieces(open, length(open, limit)?, &mut |piece| {
+        let (mut printing, mut left) = (Printing::new(keys), length(open, limit)?);
+        let mut buffer = vec![0; PIECE.min(left)];
+        while left > 0 {
+            let Some(piece) = buffer.get_mut(..PIECE.min(left)) else { break };
+            open.read_exact_at(piece, printing.length)?;
             printing.take(piece);
-            Ok(())
-        })?;
+            left -= piece.len();
+        }
         Ok(printing.finish() == self.print)
     }
 }
@@ -174,31 +179,64 @@ pub fn pack(
     size: SegmentSize,
     system: u64,
     keys: Keys,
+    buffer: &mut Vec<u8>,
 ) -> Result<(Known, Vec<u8>), Unpacked> {
     let (now, before) = (SystemTime::now(), Stamp::of(open)?);
     let length = length(open, names::largest(file, size))?;
     let wrong = |e: codec::CodecError| PushError::Codec { file: file.name(), what: e.to_string() };
-    let mut packer = Packer::new(length).map_err(wrong)?;
     let mut printing = Printing::new(keys);
-    match (file, names::segment(file, size).map_err(PushError::from)?) {
-        (WalFile::Segment(_), Some(segment)) if length as u64 == size.bytes() => {
-            let mut pages = Pages::new(segment, size, system);
-            pieces(open, length, &mut |piece| {
-                pages.take(piece).map_err(|damage| damaged(file, damage))?;
-                printing.take(piece);
-                Ok(packer.take(piece).map_err(wrong)?)
-            })?;
+    let segment = names::segment(file, size).map_err(PushError::from)?;
+    let pages = match (file, segment) {
+        (WalFile::Segment(_), Some(segment)) if length as u64 == size.bytes() => Some(segment),
+        (WalFile::Segment(_) | WalFile::Partial(_) | WalFile::History(_) | WalFile::Backup(_), _) => None,
+    };
+    let mut pages = pages.map(|segment| Pages::new(segment, size, system));
+    buffer.resize(length, 0);
+    let mut at = 0;
+    for piece in buffer.chunks_mut(PIECE) {
+        open.read_exact_at(piece, at)?;
+        at += piece.len() as u64;
+        if let Some(pages) = &mut pages {
+            pages.take(piece).map_err(|damage| damaged(file, damage))?;
         }
-        (WalFile::Segment(_) | WalFile::Partial(_) | WalFile::History(_) | WalFile::Backup(_), _) => {
-            let bytes = whole(open, names::largest(file, size))?;
-            push::inspect(file, &bytes, size, system)?;
-            printing.take(&bytes);
-            packer.take(&bytes).map_err(wrong)?;
-        }
+        printing.take(piece);
     }
-    let object = packer.finish().map_err(wrong)?;
+    if pages.is_none() {
+        push::inspect(file, buffer, size, system)?;
+    }
+    let object = codec::pack(buffer).map_err(wrong)?;
     let same = Stamp::of(open)? == before && before.tells(now);
     Ok((Known { print: printing.finish(), stamp: same.then_some(before) }, object))
+}
+
+/// Memory that files are read into, kept from one to the next while there is something to do.
+#[derive(Debug, Default)]
+pub struct Buffers(Mutex<(Vec<Vec<u8>>, Option<Instant>)>);
+
+impl Buffers {
+    /// Works with one of them.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut buffer = self.kept().0.pop().unwrap_or_default();
+        let done = work(&mut buffer);
+        let mut kept = self.kept();
+        if kept.0.len() < AHEAD {
+            kept.0.push(buffer);
+        }
+        kept.1 = Some(Instant::now());
+        done
+    }
+
+    /// Lets them go when none was used for so long.
+    pub fn forget_idle(&self, after: Duration) {
+        let mut kept = self.kept();
+        if kept.1.is_some_and(|used| used.elapsed() >= after) {
+            *kept = (Vec::new(), None);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, (Vec<Vec<u8>>, Option<Instant>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Reads a file whole.
@@ -217,31 +255,6 @@ fn length(open: &File, limit: usize) -> io::Result<usize> {
         return Ok(length);
     }
     Err(io::Error::other(format!("it has {length} bytes, more than the {limit} that it may have")))
-}
-
-fn pieces(
-    open: &File,
-    length: usize,
-    each: &mut dyn FnMut(&[u8]) -> Result<(), Unpacked>,
-) -> Result<(), Unpacked> {
-    let mut buffer = vec![0; PIECE.min(length)];
-    let mut at = 0;
-    while at < length {
-        let Some(piece) = buffer.get_mut(..PIECE.min(length - at)) else { break };
-        open.read_exact_at(piece, at as u64)?;
-        each(piece)?;
-        at += piece.len();
-    }
-    Ok(())
-}
-
-impl From<Unpacked> for io::Error {
-    fn from(e: Unpacked) -> io::Error {
-        match e {
-            Unpacked::Io(e) => e,
-            Unpacked::Unfit(e) => io::Error::other(e.to_string()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -306,7 +319,8 @@ mod tests {
         let taken = |bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
-            pack(&file, &name, real.size, real.system, keys).map(|(known, object)| (known.print, object))
+            pack(&file, &name, real.size, real.system, keys, &mut Vec::new())
+                .map(|(known, object)| (known.print, object))
         };
         let (known, object) = taken(&segment.bytes).unwrap();
         assert_eq!(known, print(keys, &segment.bytes));
@@ -327,12 +341,12 @@ mod tests {
         let name = WalFile::Segment(real.name(0));
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&real.segments[0].bytes).unwrap();
-        let (young, _) = pack(&file, &name, real.size, real.system, keys).unwrap();
+        let (young, _) = pack(&file, &name, real.size, real.system, keys, &mut vec![7; 100]).unwrap();
         assert_eq!(young.stamp, None, "it was written a moment ago");
         assert!(young.is(&file, limit, keys).unwrap());
         let mut known = young;
         while known.stamp.is_none() {
-            known = pack(&file, &name, real.size, real.system, keys).unwrap().0;
+            known = pack(&file, &name, real.size, real.system, keys, &mut vec![7; 100]).unwrap().0;
         }
         assert!(known.is(&file, limit, keys).unwrap());
         let mut other = tempfile::tempfile().unwrap();

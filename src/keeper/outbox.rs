@@ -11,7 +11,7 @@ use super::lineage::Lineage;
 use super::lock;
 use super::ownership::{NotConfirmed, Ownership};
 use crate::archive::names;
-use crate::archive::packing::{self, Keys, Known, Unpacked};
+use crate::archive::packing::{self, Buffers, Keys, Known, Unpacked};
 use crate::archive::push::{self, PushError, Pushed, on_a_thread};
 use crate::owner::Epoch;
 use crate::postgres::lsn::{Lsn, WalFile};
@@ -75,6 +75,7 @@ pub(super) struct Outbox {
     lineage: Arc<Lineage>,
     adoption: Arc<Adoption>,
     keys: Keys,
+    buffers: Arc<Buffers>,
     state: Mutex<State>,
 }
 
@@ -91,8 +92,8 @@ impl Outbox {
         lineage: Arc<Lineage>,
         adoption: Arc<Adoption>,
     ) -> Outbox {
-        let (keys, state) = (Keys::default(), Mutex::default());
-        Outbox { store, epoch, ownership, lineage, adoption, keys, state }
+        let (keys, buffers, state) = (Keys::default(), Arc::default(), Mutex::default());
+        Outbox { store, epoch, ownership, lineage, adoption, keys, buffers, state }
     }
 
     /// Archives an open file. Ok: durable, and confirmed after that.
@@ -141,10 +142,12 @@ impl Outbox {
         let mut known = slot.lock().await;
         let (limit, keys, named) = (names::largest(file, shape.size), self.keys, file.clone());
         let (before, open) = (*known, Arc::new(open));
-        let again = Arc::clone(&open);
+        let (again, buffers) = (Arc::clone(&open), Arc::clone(&self.buffers));
         let taken = on_a_thread(move || match before {
             Some(known) if known.is(&again, limit, keys)? => Ok(None),
-            Some(_) | None => packing::pack(&again, &named, shape.size, shape.system, keys).map(Some),
+            Some(_) | None => buffers
+                .with(|buffer| packing::pack(&again, &named, shape.size, shape.system, keys, buffer))
+                .map(Some),
         });
         let taken = taken.await.map_err(Refused::Again)?.map_err(|e| match e {
             Unpacked::Io(e) => Refused::Again(format!("{file} cannot be read: {e}")),
@@ -210,6 +213,11 @@ impl Outbox {
                 }
             });
         }
+    }
+
+    /// Lets go of the memory that was read into.
+    pub(super) fn forget_idle(&self, after: Duration) {
+        self.buffers.forget_idle(after);
     }
 
     /// Which of these are not known to be archived.

@@ -149,6 +149,8 @@ pub(super) struct Server {
     pub(super) child: Child,
     pub(super) sockets: PathBuf,
     lines: Receiver<(Instant, String)>,
+    /// The last that it said before it was ready.
+    pub(super) last: Vec<String>,
     begun: Instant,
 }
 
@@ -180,27 +182,27 @@ impl Server {
                 }
             }
         });
-        Ok(Server { child, sockets: sockets.to_path_buf(), lines, begun })
+        Ok(Server { child, sockets: sockets.to_path_buf(), lines, last: Vec::new(), begun })
     }
 
     /// Waits until it says that it takes connections; seconds since it was started.
     pub(super) fn ready(&mut self) -> Result<f64, String> {
-        let mut last: Vec<String> = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok((at, line)) if line.contains("database system is ready to accept connections") => {
                     return Ok(at.duration_since(self.begun).as_secs_f64());
                 }
                 Ok((_, line)) => {
-                    last.push(line);
-                    let surplus = last.len().saturating_sub(5);
-                    last.drain(..surplus);
+                    self.last.push(line);
+                    let surplus = self.last.len().saturating_sub(12);
+                    self.last.drain(..surplus);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("postgres is not ready: {}", last.join(" | ")));
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(format!("postgres ended: {}", last.join(" | ")));
+                Err(e) => {
+                    let what = match e {
+                        RecvTimeoutError::Timeout => "is not ready",
+                        RecvTimeoutError::Disconnected => "ended",
+                    };
+                    return Err(format!("postgres {what}: {}", self.last.join(" | ")));
                 }
             }
         }

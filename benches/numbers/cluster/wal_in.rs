@@ -48,12 +48,12 @@ fn recover(
     let mut server = Server::start(&pgdata, room.path(), &settings, &env(&pgdata))?;
     let seconds = server.ready()?;
     let rows = server.sql(COUNT)?;
+    let last = server.last.join(" | ");
     server.stop()?;
     if rows == dataset.rows {
-        Ok(seconds)
-    } else {
-        Err(format!("recovered `{rows}`, written was `{}`", dataset.rows))
+        return Ok(seconds);
     }
+    Err(format!("recovered `{rows}`, written was `{}`: {last}", dataset.rows))
 }
 
 /// The segments as files that a recovery may link to; what it recycles it renames, and nothing is written after it.
