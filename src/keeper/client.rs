@@ -32,7 +32,9 @@ pub fn backup_now(settings: &Settings, json: bool) -> Result<Exit, Failure> {
             Answer::Failed { because } | Answer::Again { because } | Answer::Leave { because } => {
                 return Err(Failure::gave_up(format!("backup now: {because}")));
             }
-            answer @ (Answer::Absent | Answer::Backups { .. }) => return Err(nonsense(&answer)),
+            answer @ (Answer::Absent | Answer::Exchanged | Answer::Backups { .. }) => {
+                return Err(nonsense(&answer));
+            }
         }
     }
 }
@@ -57,7 +59,9 @@ pub fn backup_list(settings: &Settings, json: bool) -> Result<Exit, Failure> {
         Answer::Failed { because } | Answer::Again { because } | Answer::Leave { because } => {
             Err(Failure::gave_up(format!("backup list: {because}")))
         }
-        answer @ (Answer::Done { .. } | Answer::Absent | Answer::Progress { .. }) => Err(nonsense(&answer)),
+        answer @ (Answer::Done { .. } | Answer::Exchanged | Answer::Absent | Answer::Progress { .. }) => {
+            Err(nonsense(&answer))
+        }
     }
 }
 

@@ -54,9 +54,26 @@ struct State {
 #[derive(Debug)]
 struct Next {
     segment: Segment,
-    /// Where it is: a name can be given on its own file system only.
-    device: u64,
+    kind: Kinship,
+    /// What it is filled with, once that has come.
+    slot: Arc<OnceCell<Bytes>>,
     filling: tokio::task::JoinHandle<Result<File, String>>,
+}
+
+/// What a file must have in common with the one that it takes the place of: a name can be given on its own file system
+/// only, and it must be as readable for whoever wanted it (a person may have asked for a segment by hand, as root).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kinship {
+    device: u64,
+    owner: (u32, u32),
+    mode: u32,
+}
+
+impl Kinship {
+    fn of(open: &File) -> Option<Kinship> {
+        let meta = open.metadata().ok()?;
+        Some(Kinship { device: meta.dev(), owner: (meta.uid(), meta.gid()), mode: meta.mode() })
+    }
 }
 
 /// WAL on its way in, along the lineage of one epoch.
@@ -185,9 +202,10 @@ impl Inbox {
     /// fetched ahead, as everything that is fetched.
     pub(super) async fn filled(&self, file: &WalFile, instead: &File) -> Option<File> {
         let segment = self.segment(file).await?;
-        let device = instead.metadata().ok()?.dev();
+        let kind = Kinship::of(instead)?;
         let next = lock(&self.state).next.take()?;
-        if next.segment != segment || next.device != device {
+        // Whoever asks has waited for the content already: a filling that has none yet is not waited for.
+        if next.segment != segment || next.kind != kind || !next.slot.initialized() {
             next.filling.abort();
             return None;
         }
@@ -208,16 +226,17 @@ impl Inbox {
             let Ok(shape) = inbox.lineage.shape().await else { return };
             let Some(segment) = inbox.segment(&file).await.map(Segment::next) else { return };
             let (inner, next) = (Arc::clone(&inbox), WalFile::Segment(segment.name(shape.size)));
-            let Ok(device) = blank.metadata().map(|m| m.dev()) else { return };
+            let Some(kind) = Kinship::of(&blank) else { return };
             let Some(slot) = lock(&inbox.state).slots.get(&segment).map(Arc::clone) else { return };
+            let content = Arc::clone(&slot);
             let filling = tokio::spawn(async move {
                 // Whoever fetches it ahead is at it: this waits for him, or tries once more when he has failed.
                 let look = || inner.look(&next);
-                let bytes = slot.get_or_try_init(look).await.cloned().map_err(|e| format!("{e:?}"))?;
+                let bytes = content.get_or_try_init(look).await.cloned().map_err(|e| format!("{e:?}"))?;
                 let file = blank.try_clone().map_err(|e| e.to_string())?;
                 super::server::write(file, bytes).await.map(|()| blank)
             });
-            lock(&inbox.state).next = Some(Next { segment, device, filling });
+            lock(&inbox.state).next = Some(Next { segment, kind, slot, filling });
         });
     }
 

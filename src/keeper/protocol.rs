@@ -41,7 +41,8 @@ pub enum Verb {
         /// How long to wait for the store, in milliseconds.
         patience_ms: u64,
         /// The client takes another open file for the one that it sent, with the file in it: one that it sent as a spare
-        /// with an earlier request, and that was filled meanwhile.
+        /// with an earlier request, and that was filled meanwhile ([`Answer::Exchanged`]). Of the files of its request
+        /// the spare comes first, because a keeper of a release that knows of one file keeps the last.
         #[serde(default)]
         exchange: bool,
     },
@@ -71,6 +72,9 @@ pub enum Answer {
         #[serde(default)]
         what: String,
     },
+    /// It is done, in the open file that comes with this answer; the one that was sent is not it, and may hold anything.
+    /// An answer of its own, so that a file that is lost on its way is never taken for nothing to exchange.
+    Exchanged,
     /// Proved: the archive does not have it.
     Absent,
     /// Not now; asking again is right.

@@ -80,7 +80,7 @@ pub(super) async fn serve(keeper: Arc<Keeper>, listener: UnixListener) {
 async fn connection(keeper: &Arc<Keeper>, mut stream: UnixStream) -> io::Result<()> {
     let received = tokio::time::timeout(REQUEST_PATIENCE, request(&stream)).await;
     let (line, files) = received.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let mut files = files.into_iter().map(File::from);
+    let mut files = files.into_iter().rev().map(File::from);
     let (file, spare) = (files.next(), files.next());
     match (protocol::parse(&line), file) {
         (Ok(Verb::WalPush { name }), Some(file)) => {
@@ -222,19 +222,18 @@ async fn fetch(
             return (Answer::Failed { because }, None);
         }
     };
-    let done = Answer::Done { what: String::new() };
     // Only who takes a file in exchange sends a spare, and only for him one is filled ahead.
     let filled = if spare.is_some() { archive.inbox.filled(&file, &open).await } else { None };
     if let Some(filled) = filled {
         archive.inbox.fill_next(&file, open);
-        return (done, Some(filled));
+        return (Answer::Exchanged, Some(filled));
     }
     match write(open, bytes).await {
         Ok(()) => {
             if let Some(spare) = spare {
                 archive.inbox.fill_next(&file, spare);
             }
-            (done, None)
+            (Answer::Done { what: String::new() }, None)
         }
         Err(because) => (Answer::Failed { because }, None),
     }

@@ -1,6 +1,7 @@
 //! Keeper in one process with its real clients, real WAL, and a store that fails as it is told.
 
 mod adoption;
+mod exchange;
 mod home;
 
 use super::decide::{Life, Protection};
@@ -277,10 +278,11 @@ async fn the_next_segment_comes_in_a_file_that_was_filled_before_it_was_asked_fo
         let file = || tempfile::tempfile().unwrap();
         let ask = |index: usize, exchange, files: &[&std::fs::File]| {
             let verb = Verb::WalFetch { name: real().name(index), patience_ms: 10_000, exchange };
-            let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
+            let files: Vec<_> = files.iter().rev().map(|f| f.as_fd()).collect();
             let mut call = Call::start(&socket, verb, &files, EVER).unwrap();
-            assert!(matches!(call.answer(EVER).unwrap(), Answer::Done { .. }));
-            call.file().map(std::fs::File::from)
+            let (answer, file) = (call.answer(EVER).unwrap(), call.file().map(std::fs::File::from));
+            assert!(matches!(answer, Answer::Done { .. }) && file.is_none() || answer == Answer::Exchanged);
+            file
         };
         let holds = |file: &std::fs::File, index: usize| {
             let expected = &real().segments[index].bytes;

@@ -23,7 +23,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], files: &[BorrowedFd<'_>]) -> std::i
 /// had arrived before a cut would stay open, and whoever may send could take every descriptor that we have.
 const MOST: usize = 253;
 
-/// The files of one message: who asks for WAL sends the place for it and a spare one. More are closed at once.
+/// The files of one message: who asks for WAL sends a spare file and the place for it. More are closed at once.
 pub const KEPT: usize = 2;
 
 /// Receives bytes and at most [`KEPT`] open files, the first of those that came. 0 bytes: the peer hung up.
