@@ -312,6 +312,18 @@ mod tests {
     }
 
     #[test]
+    fn where_stamps_have_whole_seconds_only_a_file_is_young_for_longer() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let stamp = |ago: i64, nanoseconds| {
+            let time = (1_800_000_000 - ago, nanoseconds);
+            Stamp { device: 1, inode: 1, length: 1, modified: time, changed: time }
+        };
+        // FAT counts in two seconds, small inodes of ext4 in one.
+        assert!(!stamp(1, 0).tells(now) && !stamp(2, 0).tells(now));
+        assert!(stamp(4, 0).tells(now) && stamp(1, 1).tells(now));
+    }
+
+    #[test]
     fn a_segment_in_pieces_is_packed_and_judged_as_a_whole_one() {
         let real = real();
         let (keys, segment) = (Keys::default(), &real.segments[0]);

@@ -184,6 +184,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_read_that_hangs_holds_up_nobody_else_for_long() {
+        let (memory, ownership, reads) = owner();
+        let _hangs = ownership.last.lock().await;
+        ownership.begun.fetch_add(1, Ordering::SeqCst);
+        let ask = || tokio::time::timeout(10 * Duration::from_secs(1), ownership.confirm());
+        ask().await.expect("waits for a read that hangs").unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+        memory.plant("owner/0000000002.json", "{}");
+        assert!(matches!(ask().await, Ok(Err(NotConfirmed::Lost(Epoch(2))))));
+    }
+
+    #[tokio::test]
     async fn a_successor_that_came_while_a_read_was_under_way_is_seen_by_whoever_called_after() {
         let (memory, ownership, _) = owner();
         let mut under_way = ownership.last.lock().await;

@@ -3,6 +3,7 @@
 mod adoption;
 mod exchange;
 mod home;
+mod outgoing;
 
 use super::decide::{Life, Protection};
 use super::protocol::{Answer, Call, Verb};

@@ -99,3 +99,36 @@ async fn a_destination_that_is_no_plain_file_is_written_into_and_not_replaced() 
     assert_eq!(bytes.as_deref(), Some(&real().segments[0].bytes[..]));
     assert!(link.symlink_metadata().unwrap().is_symlink());
 }
+
+#[tokio::test]
+async fn clients_that_are_gone_leave_no_file_open_in_keeper() {
+    let home = Home::new(Origin::Fresh).await;
+    (0..2).for_each(|index| home.plant(index));
+    let directory = home.settings.pgdata().join("pg_wal");
+    // Other tests of this process open files of their own: only those of this directory are counted.
+    let own = directory.clone();
+    let open = move || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+            .filter(|path| path.starts_with(&own))
+            .count()
+    };
+    let (socket, count) = (home.settings.keeper_socket(), open.clone());
+    let calls = tokio::task::spawn_blocking(move || {
+        for number in 0..120 {
+            let verb = Verb::WalFetch { name: real().name(number % 3), patience_ms: 10_000, exchange: true };
+            let (spare, place) =
+                (tempfile::tempfile_in(&directory).unwrap(), tempfile::tempfile_in(&directory).unwrap());
+            let mut call = Call::start(&socket, verb, &[spare.as_fd(), place.as_fd()], EVER).unwrap();
+            if number % 4 != 0 {
+                call.answer(EVER).unwrap();
+            }
+        }
+        assert!(count() <= 2 * 64, "no more than connections carry");
+    });
+    calls.await.unwrap();
+    // One may be kept for whoever asks next.
+    home.until("closed", |_| open() <= 1).await;
+    home.keeper.archive().unwrap().inbox.forget_idle(Duration::ZERO);
+    home.until("closed", |_| open() == 0).await;
+}
