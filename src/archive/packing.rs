@@ -22,6 +22,8 @@ const PIECE: usize = 256 << 10;
 /// A file that changed less than this long before it was read might change again under the same time stamp: kernels give
 /// stamps by a clock that ticks every 1 to 10 ms.
 const YOUNG: Duration = Duration::from_millis(100);
+/// The same where stamps seem to have whole seconds only, as some file systems keep them.
+const COARSE: Duration = Duration::from_secs(3);
 
 /// Length and keyed hash of a content. Only ever compared with a content of the same name, in the same process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +127,8 @@ impl Stamp {
             return false;
         };
         let last = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        now.duration_since(last).is_ok_and(|age| age > YOUNG)
+        let young = if nanoseconds == 0 { COARSE } else { YOUNG };
+        now.duration_since(last).is_ok_and(|age| age > young)
     }
 }
 
@@ -239,14 +242,19 @@ impl Buffers {
     }
 }
 
-/// Reads a file whole.
+/// Reads a file whole that was packed before.
 ///
 /// # Errors
-/// It cannot be read, or has more than `limit` bytes.
-pub fn whole(open: &File, limit: usize) -> io::Result<Vec<u8>> {
+/// It cannot be read, has more than `limit` bytes, or is not any more what was packed.
+pub fn whole(open: &File, limit: usize, known: Known, keys: Keys) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length(open, limit)?];
     open.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
+    let mut printing = Printing::new(keys);
+    printing.take(&bytes);
+    if printing.finish() == known.print {
+        return Ok(bytes);
+    }
+    Err(io::Error::other("it has changed since it was read"))
 }
 
 fn length(open: &File, limit: usize) -> io::Result<usize> {

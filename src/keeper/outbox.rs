@@ -103,11 +103,9 @@ impl Outbox {
     pub(super) async fn archive(&self, file: &WalFile, open: File) -> Result<(), Refused> {
         // While Postgres itself asks for a file, nobody runs ahead with it.
         let first = lock(&self.state).running.insert(file.clone());
+        let _asked = first.then(|| Running(&self.state, file));
         let done = self.settle(file, open).await;
         let mut state = lock(&self.state);
-        if first {
-            state.running.remove(file);
-        }
         match &done {
             Ok(()) => {
                 state.alarms.remove(file);
@@ -160,7 +158,7 @@ impl Outbox {
                 Some(by) => return Err(Refused::Alarm(NotConfirmed::Lost(by).to_string())),
             },
         };
-        let content = move || packing::whole(&open, limit);
+        let content = move || packing::whole(&open, limit, taken, keys);
         let pushed =
             push::push(&self.store, self.epoch, file, object, content).await.map_err(|e| refused(&e))?;
         self.ownership.confirm().await.map_err(|e| match e {
@@ -239,6 +237,15 @@ impl Outbox {
         let state = lock(&self.state);
         let alarm = state.alarms.values().next().map(|why| Refused::Alarm(why.clone()));
         alarm.or_else(|| state.failing.as_ref().map(|f| Refused::Again(f.why.clone())))
+    }
+}
+
+/// A file that is under way, until this is dropped: also when whoever waits for it is dropped.
+struct Running<'a>(&'a Mutex<State>, &'a WalFile);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(self.0).running.remove(self.1);
     }
 }
 
