@@ -20,9 +20,9 @@ async fn a_file_that_changes_while_it_is_archived_is_not_taken_for_what_is_there
     other[last] ^= 1;
     home.memory.plant(&home.key(0), codec::pack(&other).unwrap());
     // Read once before the object is offered, and once to be compared with the one that is there.
-    let path = home.path(0);
-    home.memory.faults(move |op, _| {
-        if op == "create" {
+    let (path, object) = (home.path(0), home.key(0));
+    home.memory.faults(move |op, key| {
+        if op == "create" && key == object {
             std::fs::write(&path, &other).unwrap();
         }
         Fate::Pass
