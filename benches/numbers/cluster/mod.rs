@@ -1,6 +1,11 @@
 //! The rows that need a real Postgres, a real engine and a real S3 server.
 
 #[path = "../../../tests/support/mod.rs"]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what tests stand on; a row that panics is caught and reported"
+)]
 mod support;
 
 mod archiving;

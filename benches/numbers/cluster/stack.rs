@@ -85,8 +85,8 @@ fn pgbouncer(machine: &Machine) -> Result<f64, String> {
 
 pub(super) fn run(context: &Context) -> Result<Measured, String> {
     let place = rig::install(context)?;
-    let there = |name: &&str| place.join("services").join(format!("{name}.toml")).is_file();
-    let after: Vec<&str> = AFTER.iter().copied().filter(|n| there(&n)).collect();
+    let there = |name: &str| place.join("services").join(format!("{name}.toml")).is_file();
+    let after: Vec<&str> = AFTER.iter().copied().filter(|n| there(n)).collect();
     let rest = programs::var("SUPAFLY_POSTGREST").map(std::path::PathBuf::from);
     let rest =
         rest.or_else(|| which::which("postgrest").ok()).ok_or("no postgrest: set SUPAFLY_POSTGREST")?;
