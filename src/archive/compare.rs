@@ -8,7 +8,7 @@ use super::fetch::{self, FetchError, Fetched};
 use super::patience::{Failing, Retry, Tries};
 use super::push::on_a_thread;
 use super::rollback::{self, Archived, Local, Position, RolledBack};
-use super::{AHEAD, names, segment};
+use super::{names, segment, window};
 use crate::owner::Epoch;
 use crate::owner::lineage::Link;
 use crate::postgres::lsn::{Segment, WalFile};
@@ -103,10 +103,10 @@ async fn look(
         return Ok(there);
     }
     let ready = ready.map_err(CannotTell::Volume)?;
-    // A few at once: a boot waits for it. The first in their order that differs is said.
+    // A few at once, no more than fit into memory: a boot waits for it. The first in their order that differs is said.
     let compared = futures::stream::iter(rollback::to_compare(&owed, archived, &ready))
         .map(|segment| async move { (segment, same(store, epoch, pgdata, position, segment).await) })
-        .buffered(AHEAD);
+        .buffered(window(position.size));
     tokio::pin!(compared);
     while let Some((segment, same)) = compared.next().await {
         if !same? {

@@ -11,6 +11,12 @@
 /// tell uploads that a power cut caught in flight from a lost object (`docs/adr/0005`).
 pub const AHEAD: usize = 4;
 
+/// How many segments may be in memory in one direction: 64 MiB worth, at least one, at most four.
+#[must_use]
+pub fn window(size: SegmentSize) -> usize {
+    usize::try_from((64 << 20) / size.bytes()).unwrap_or(1).clamp(1, AHEAD)
+}
+
 pub mod client;
 pub mod codec;
 pub mod compare;
@@ -28,4 +34,5 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
+use crate::postgres::lsn::SegmentSize;
 pub use records::last_record_end;
