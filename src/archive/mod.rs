@@ -6,6 +6,8 @@
 //! "not there" or damaged. So: create-only objects, absence only when proved, every byte checked before Postgres sees
 //! it. Names and compression are WAL-G's, so that stock `wal-g` restores any epoch without us.
 
+use crate::postgres::lsn::SegmentSize;
+
 /// How far an upload may run ahead of the oldest file that is not archived yet, that one included. Postgres is told in
 /// order, so what lies behind a gap was never acknowledged; and because no gap is ever wider than this, a restore can
 /// tell uploads that a power cut caught in flight from a lost object (`docs/adr/0005`).
@@ -34,5 +36,4 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
-use crate::postgres::lsn::SegmentSize;
 pub use records::last_record_end;
