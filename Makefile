@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 
-.PHONY: help dev test lint fmt docs parts clean-dev
+.PHONY: help dev test bench lint fmt docs parts clean-dev
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ dev: ## run the real thing in the foreground, with an embedded default (Ctrl-C s
 
 test: ## install the real parts, build, run every test
 	@scripts/test.sh
+
+bench: ## the numbers beside our peers; `make bench ROWS="start_six --quick"` runs only these
+	@scripts/bench.sh $(ROWS)
 
 lint: ## clippy, fmt, deny: must be clean
 	@scripts/lint.sh

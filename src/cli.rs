@@ -123,8 +123,7 @@ fn run_args(
     let own = own_executable()?;
     variables.insert("self".to_owned(), own.display().to_string());
     // Where there is no Postgres, the service that needs it says so; a supervisor of other services need not care.
-    let pg_bin =
-        postgres::bin::find(settings).map(|bin| bin.directory).ok().or_else(|| settings.pg_bin.clone());
+    let pg_bin = postgres::bin::directory(settings);
     variables.insert(
         "pg_bin".to_owned(),
         pg_bin.unwrap_or_else(|| "/usr/lib/postgresql/bin".into()).display().to_string(),

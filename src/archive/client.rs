@@ -9,8 +9,12 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::keeper::protocol::{Answer, Call, Verb};
 use crate::postgres::lsn::WalFile;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::io::Seek;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,7 +45,7 @@ pub(crate) fn push_within(settings: &Settings, path: &Path, wait: Duration) -> R
     let begun = Instant::now();
     let mut call = loop {
         let verb = Verb::WalPush { name: file.name() };
-        match Call::start(&socket, verb, Some(open.as_fd()), SOCKET_WAIT) {
+        match Call::start(&socket, verb, &[open.as_fd()], SOCKET_WAIT) {
             Ok(call) => break call,
             Err(e) if begun.elapsed() >= wait => {
                 return Err(no(format!("keeper does not answer at {}: {e}", socket.display())));
@@ -57,9 +61,9 @@ pub(crate) fn push_within(settings: &Settings, path: &Path, wait: Duration) -> R
         Ok(Answer::Leave { because }) => {
             Err(Failure::new(Exit::Fatal, format!("wal-push {}: {because}", path.display())))
         }
-        Ok(answer @ (Answer::Absent | Answer::Progress { .. } | Answer::Backups { .. })) => {
-            Err(no(format!("keeper gave an answer that makes no sense here: {answer:?}")))
-        }
+        Ok(
+            answer @ (Answer::Exchanged | Answer::Absent | Answer::Progress { .. } | Answer::Backups { .. }),
+        ) => Err(no(format!("keeper gave an answer that makes no sense here: {answer:?}"))),
         Err(e) => Err(no(format!("no answer from keeper: {e}"))),
     }
 }
@@ -86,14 +90,17 @@ pub(crate) fn fetch_within(
     loop {
         let left = patience.saturating_sub(begun.elapsed());
         let why = match attempt(settings, &file, destination, left) {
-            Ok(Answer::Done { .. }) => return Ok(Exit::Clean),
+            Ok(Answer::Done { .. } | Answer::Exchanged) => return Ok(Exit::Clean),
             Ok(answer) => {
                 remove(destination).map_err(&fatal)?;
                 match answer {
                     Answer::Absent => return Ok(Exit::No),
                     Answer::Failed { because } => return Err(fatal(because)),
                     Answer::Again { because } | Answer::Leave { because } => because,
-                    Answer::Done { .. } | Answer::Progress { .. } | Answer::Backups { .. } => {
+                    Answer::Done { .. }
+                    | Answer::Exchanged
+                    | Answer::Progress { .. }
+                    | Answer::Backups { .. } => {
                         return Err(fatal("keeper gave an answer that makes no sense here".to_owned()));
                     }
                 }
@@ -117,12 +124,75 @@ fn attempt(
     destination: &Path,
     left: Duration,
 ) -> std::io::Result<Answer> {
-    let open = File::options().write(true).create(true).truncate(true).mode(0o640).open(destination)?;
     let patience_ms =
         u64::try_from(left.saturating_sub(MARGIN.min(left / 4)).as_millis()).unwrap_or(u64::MAX);
-    let verb = Verb::WalFetch { name: file.name(), patience_ms };
-    let mut call = Call::start(&settings.keeper_socket(), verb, Some(open.as_fd()), SOCKET_WAIT)?;
-    call.answer(left)
+    let unnamed = unnamed(destination);
+    let verb = Verb::WalFetch { name: file.name(), patience_ms, exchange: unnamed.is_some() };
+    let start = |files: &[BorrowedFd<'_>]| Call::start(&settings.keeper_socket(), verb, files, SOCKET_WAIT);
+    let Some((place, spare)) = unnamed else {
+        return start(&[named(destination)?.as_fd()])?.answer(left);
+    };
+    let mut call = start(&[spare.as_fd(), place.as_fd()])?;
+    let answer = call.answer(left)?;
+    let filled = match answer {
+        Answer::Done { .. } => place,
+        Answer::Exchanged => {
+            let lost = || std::io::Error::other("the file that came with the answer was lost on its way");
+            call.file().map(File::from).ok_or_else(lost)?
+        }
+        Answer::Absent
+        | Answer::Again { .. }
+        | Answer::Leave { .. }
+        | Answer::Failed { .. }
+        | Answer::Progress { .. }
+        | Answer::Backups { .. } => return Ok(answer),
+    };
+    name(&filled, destination)?;
+    Ok(answer)
+}
+
+/// The file of this name, empty.
+fn named(destination: &Path) -> std::io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o640).open(destination)
+}
+
+/// Two files without a name on the file system of `destination`: one for the file that is asked for, one that keeper may
+/// fill with the next. Writing 16 MiB takes longer than all the rest, and Postgres would wait for it. A kill, ours or
+/// keeper's, leaves nothing: what has no name is gone with whoever has it open. `None`: there are no such files here, for
+/// whatever reason (file systems say it in different ways), or the destination is something that must not be replaced, such
+/// as a link or a device.
+fn unnamed(destination: &Path) -> Option<(File, File)> {
+    if destination.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        return None;
+    }
+    let directory = match destination.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    };
+    let open = || {
+        let mut options = File::options();
+        options.read(true).write(true).mode(0o640).custom_flags(nix::libc::O_TMPFILE).open(directory)
+    };
+    open().and_then(|place| Ok((place, open()?))).ok()
+}
+
+/// Gives a file its name, in place of whatever has it. Where that cannot be (no `/proc`, a rule that forbids it), what is in
+/// it is copied: slower, and Postgres gets its file.
+fn name(mut file: &File, destination: &Path) -> std::io::Result<()> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || linkat(AT_FDCWD, own.as_str(), AT_FDCWD, destination, AtFlags::AT_SYMLINK_FOLLOW);
+    let linked = match link() {
+        Err(Errno::EEXIST) => {
+            std::fs::remove_file(destination)?;
+            link()
+        }
+        linked => linked,
+    };
+    if linked.is_err() {
+        file.rewind()?;
+        std::io::copy(&mut file, &mut named(destination)?)?;
+    }
+    Ok(())
 }
 
 fn remove(destination: &Path) -> Result<(), String> {
@@ -130,5 +200,26 @@ fn remove(destination: &Path) -> Result<(), String> {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(format!("{}: a partial file cannot be removed: {e}", destination.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_file_that_cannot_be_given_a_name_is_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = directory.path().join("RECOVERYXLOG");
+        std::fs::write(&destination, "what a killed recovery left, and more").unwrap();
+        // Nobody can give this one a name: it is removed, and no name is left to link.
+        let gone = directory.path().join("gone");
+        let mut file = File::options().read(true).write(true).create_new(true).open(&gone).unwrap();
+        std::fs::remove_file(gone).unwrap();
+        file.write_all(b"a segment").unwrap();
+        name(&file, &destination).unwrap();
+        assert_eq!(std::fs::read(&destination).unwrap(), b"a segment");
+        assert!(name(&file, &directory.path().join("nowhere/RECOVERYXLOG")).is_err());
     }
 }

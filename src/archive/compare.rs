@@ -8,11 +8,12 @@ use super::fetch::{self, FetchError, Fetched};
 use super::patience::{Failing, Retry, Tries};
 use super::push::on_a_thread;
 use super::rollback::{self, Archived, Local, Position, RolledBack};
-use super::{names, segment};
+use super::{names, segment, window};
 use crate::owner::Epoch;
 use crate::owner::lineage::Link;
 use crate::postgres::lsn::{Segment, WalFile};
 use crate::store::{Store, StoreError};
+use futures::StreamExt as _;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
@@ -102,8 +103,13 @@ async fn look(
         return Ok(there);
     }
     let ready = ready.map_err(CannotTell::Volume)?;
-    for segment in rollback::to_compare(&owed, archived, &ready) {
-        if !same(store, epoch, pgdata, position, segment).await? {
+    // A few at once, no more than fit into memory: a boot waits for it. The first in their order that differs is said.
+    let compared = futures::stream::iter(rollback::to_compare(&owed, archived, &ready))
+        .map(|segment| async move { (segment, same(store, epoch, pgdata, position, segment).await) })
+        .buffered(window(position.size));
+    tokio::pin!(compared);
+    while let Some((segment, same)) = compared.next().await {
+        if !same? {
             return Ok(Err(RolledBack::Content { name: segment.name(position.size) }));
         }
     }

@@ -6,10 +6,18 @@
 //! "not there" or damaged. So: create-only objects, absence only when proved, every byte checked before Postgres sees
 //! it. Names and compression are WAL-G's, so that stock `wal-g` restores any epoch without us.
 
+use crate::postgres::lsn::SegmentSize;
+
 /// How far an upload may run ahead of the oldest file that is not archived yet, that one included. Postgres is told in
 /// order, so what lies behind a gap was never acknowledged; and because no gap is ever wider than this, a restore can
 /// tell uploads that a power cut caught in flight from a lost object (`docs/adr/0005`).
 pub const AHEAD: usize = 4;
+
+/// How many segments may be in memory in one direction: 64 MiB worth, at least one, at most four.
+#[must_use]
+pub fn window(size: SegmentSize) -> usize {
+    usize::try_from((64 << 20) / size.bytes()).unwrap_or(1).clamp(1, AHEAD)
+}
 
 pub mod client;
 pub mod codec;
@@ -17,6 +25,7 @@ pub mod compare;
 mod crc32c;
 pub mod fetch;
 pub mod names;
+pub mod packing;
 pub mod patience;
 pub mod push;
 pub mod records;

@@ -11,6 +11,7 @@ use crate::failpoint;
 use crate::owner::Epoch;
 use crate::postgres::lsn::{BadName, SegmentSize, WalFile};
 use crate::store::{Created, Store, StoreError};
+use std::io;
 
 /// How a file is in the archive now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +63,13 @@ pub enum PushError {
 /// # Errors
 /// Its damage.
 pub fn inspect(file: &WalFile, bytes: &[u8], size: SegmentSize, system: u64) -> Result<(), PushError> {
-    let damaged = |damage| PushError::Damaged { file: file.name(), damage };
     match (file, names::segment(file, size)?) {
-        (WalFile::Segment(_), Some(s)) => segment::check_pages(bytes, s, size, system).map_err(damaged),
-        (WalFile::Partial(_), Some(s)) => segment::check_first_page(bytes, s, size, system).map_err(damaged),
+        (WalFile::Segment(_), Some(s)) => {
+            segment::check_pages(bytes, s, size, system).map_err(|d| damaged(file, d))
+        }
+        (WalFile::Partial(_), Some(s)) => {
+            segment::check_first_page(bytes, s, size, system).map_err(|d| damaged(file, d))
+        }
         (WalFile::History(timeline), _) => names::history(bytes, timeline.0)
             .map(|_| ())
             .map_err(|what| PushError::Codec { file: file.name(), what }),
@@ -73,27 +77,33 @@ pub fn inspect(file: &WalFile, bytes: &[u8], size: SegmentSize, system: u64) -> 
     }
 }
 
-/// Puts a file into an epoch's archive. Returns only when it is durable there. The caller has [inspected](inspect) it.
+pub(super) fn damaged(file: &WalFile, damage: Damage) -> PushError {
+    PushError::Damaged { file: file.name(), damage }
+}
+
+/// Puts a file into an epoch's archive, as the object that it was [packed](super::packing::pack) into. Returns only when
+/// it is durable there. `content` reads the file once more, which is needed only when something is there already.
 ///
 /// # Errors
 /// Why it is not there; after a failure of the store it may be there all the same, and asking again finds out.
-pub async fn push(store: &Store, epoch: Epoch, file: &WalFile, bytes: Vec<u8>) -> Result<Pushed, PushError> {
+pub async fn push(
+    store: &Store,
+    epoch: Epoch,
+    file: &WalFile,
+    object: Vec<u8>,
+    content: impl Fn() -> io::Result<Vec<u8>> + Clone + Send + 'static,
+) -> Result<Pushed, PushError> {
     let wrong = |what: String| PushError::Codec { file: file.name(), what };
+    let unread = |e: io::Error| wrong(format!("it cannot be read again: {e}"));
     // Files that an engine may have stored bare must not get a twin with other content.
     if !matches!(file, WalFile::Segment(_)) {
         let bare = names::key(epoch, file, Codec::Bare);
         if let Some(there) = store.get_optional(&bare).await? {
-            return if there == bytes { Ok(Pushed::Same) } else { Err(PushError::Different { key: bare }) };
+            let ours = on_a_thread(content).await.map_err(wrong)?.map_err(unread)?;
+            return if there == ours { Ok(Pushed::Same) } else { Err(PushError::Different { key: bare }) };
         }
     }
     let key = names::key(epoch, file, Codec::Zstd);
-    let (bytes, object) = on_a_thread(move || {
-        let object = codec::pack(&bytes);
-        (bytes, object)
-    })
-    .await
-    .map_err(wrong)?;
-    let object = object.map_err(|e| wrong(e.to_string()))?;
     failpoint::hit("keeper.before-create");
     let created = store.create_or_compare(&key, object).await?;
     failpoint::hit("keeper.after-create");
@@ -102,12 +112,15 @@ pub async fn push(store: &Store, epoch: Epoch, file: &WalFile, bytes: Vec<u8>) -
         Created::Same => Ok(Pushed::Same),
         Created::Different => {
             let there = store.get(&key).await?;
-            let limit = bytes.len();
-            let same =
-                on_a_thread(move || codec::unpack(Codec::Zstd, &there, limit).is_ok_and(|t| t == bytes))
-                    .await
-                    .map_err(wrong)?;
-            if same { Ok(Pushed::Same) } else { Err(PushError::Different { key }) }
+            let same = on_a_thread(move || {
+                let ours = content()?;
+                io::Result::Ok(codec::unpack(Codec::Zstd, &there, ours.len()).is_ok_and(|t| t == ours))
+            });
+            if same.await.map_err(wrong)?.map_err(unread)? {
+                Ok(Pushed::Same)
+            } else {
+                Err(PushError::Different { key })
+            }
         }
     }
 }

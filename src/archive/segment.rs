@@ -140,39 +140,68 @@ pub fn check_pages(bytes: &[u8], segment: Segment, size: SegmentSize, system: u6
     if found != expected {
         return Err(Damage::Size { found, expected });
     }
-    check_first_page(bytes, segment, size, system)?;
-    let magic = header(bytes).map_or(0, |h| h.magic);
-    let start = segment.start(size).0;
-    let mut timeline = 0;
-    let mut ended = false;
-    for (number, page) in bytes.chunks(PAGE).enumerate() {
-        let at = start + (number * PAGE) as u64;
-        let wrong = |what: String| Err(Damage::Page { at: Lsn(at), what });
-        // After a switch Postgres leaves the rest of the segment zero, headers included; nothing may follow.
-        if number > 0 && page.iter().all(|b| *b == 0) {
-            ended = true;
-            continue;
-        }
-        if ended {
-            return wrong("it follows a page of zeros".to_owned());
-        }
-        let Some(h) = header(page) else { return wrong("it is cut off".to_owned()) };
-        if h.magic != magic {
-            return wrong(format!("its magic number is {:04X}, the segment's is {magic:04X}", h.magic));
-        }
-        if h.flags & !ALL_FLAGS != 0 || (h.flags & LONG != 0) != (number == 0) {
-            return wrong(format!("its flags {:04X} cannot be", h.flags));
-        }
-        if h.address != at {
-            return wrong(format!("it says that it belongs at {}", Lsn(h.address)));
-        }
-        // The first segment of a timeline begins with a copy of its parent's pages.
-        if h.timeline < timeline || h.timeline > segment.timeline.0 || h.timeline == 0 {
-            return wrong(format!("its timeline {} cannot be", h.timeline));
-        }
-        timeline = h.timeline;
+    Pages::new(segment, size, system).take(bytes)
+}
+
+/// The same check of a segment that comes in pieces of whole pages; the caller has seen to its size.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pages {
+    segment: Segment,
+    size: SegmentSize,
+    system: u64,
+    magic: u16,
+    timeline: u32,
+    number: u64,
+    ended: bool,
+}
+
+impl Pages {
+    pub(super) fn new(segment: Segment, size: SegmentSize, system: u64) -> Pages {
+        Pages { segment, size, system, magic: 0, timeline: 0, number: 0, ended: false }
     }
-    Ok(())
+
+    /// Checks the next pages.
+    ///
+    /// # Errors
+    /// The first damage found, with its place.
+    pub(super) fn take(&mut self, pages: &[u8]) -> Result<(), Damage> {
+        if self.number == 0 {
+            check_first_page(pages, self.segment, self.size, self.system)?;
+            self.magic = header(pages).map_or(0, |h| h.magic);
+        }
+        let start = self.segment.start(self.size).0;
+        for page in pages.chunks(PAGE) {
+            let (at, first) = (start + self.number * PAGE as u64, self.number == 0);
+            self.number += 1;
+            let wrong = |what: String| Err(Damage::Page { at: Lsn(at), what });
+            // After a switch Postgres leaves the rest of the segment zero, headers included; nothing may follow.
+            if !first && page.iter().all(|b| *b == 0) {
+                self.ended = true;
+                continue;
+            }
+            if self.ended {
+                return wrong("it follows a page of zeros".to_owned());
+            }
+            let Some(h) = header(page) else { return wrong("it is cut off".to_owned()) };
+            if h.magic != self.magic {
+                let what =
+                    format!("its magic number is {:04X}, the segment's is {:04X}", h.magic, self.magic);
+                return wrong(what);
+            }
+            if h.flags & !ALL_FLAGS != 0 || (h.flags & LONG != 0) != first {
+                return wrong(format!("its flags {:04X} cannot be", h.flags));
+            }
+            if h.address != at {
+                return wrong(format!("it says that it belongs at {}", Lsn(h.address)));
+            }
+            // The first segment of a timeline begins with a copy of its parent's pages.
+            if h.timeline < self.timeline || h.timeline > self.segment.timeline.0 || h.timeline == 0 {
+                return wrong(format!("its timeline {} cannot be", h.timeline));
+            }
+            self.timeline = h.timeline;
+        }
+        Ok(())
+    }
 }
 
 /// Checks only the first page and the cluster: all that holds for `.partial`, whose end may be anything.

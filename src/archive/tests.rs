@@ -140,22 +140,33 @@ proptest! {
     }
 }
 
+/// Packs and pushes, as keeper does.
+async fn push_bytes(
+    store: &Store,
+    epoch: Epoch,
+    file: &WalFile,
+    bytes: Vec<u8>,
+) -> Result<Pushed, PushError> {
+    let object = codec::pack(&bytes).unwrap();
+    push::push(store, epoch, file, object, move || Ok(bytes.clone())).await
+}
+
 #[tokio::test]
 async fn equal_content_is_success_whatever_its_packing_and_other_content_is_never_overwritten() {
     let (memory, store) = memory();
     let (file, bytes) = sample();
-    assert_eq!(push::push(&store, Epoch(1), &file, bytes.clone()).await.unwrap(), Pushed::New);
-    assert_eq!(push::push(&store, Epoch(1), &file, bytes.clone()).await.unwrap(), Pushed::Same);
+    assert_eq!(push_bytes(&store, Epoch(1), &file, bytes.clone()).await.unwrap(), Pushed::New);
+    assert_eq!(push_bytes(&store, Epoch(1), &file, bytes.clone()).await.unwrap(), Pushed::Same);
     let key = names::key(Epoch(1), &file, Codec::Zstd);
     memory.plant(&key, zstd::stream::encode_all(&bytes[..], 9).unwrap());
     let other_bytes = memory.objects();
-    assert_eq!(push::push(&store, Epoch(1), &file, bytes.clone()).await.unwrap(), Pushed::Same);
+    assert_eq!(push_bytes(&store, Epoch(1), &file, bytes.clone()).await.unwrap(), Pushed::Same);
     let mut different = bytes.clone();
     different[30_000] ^= 1;
-    let refused = push::push(&store, Epoch(1), &file, different).await.unwrap_err();
+    let refused = push_bytes(&store, Epoch(1), &file, different).await.unwrap_err();
     assert!(matches!(refused, PushError::Different { .. }), "{refused}");
     memory.plant(&key, "garbage");
-    let refused = push::push(&store, Epoch(1), &file, bytes).await.unwrap_err();
+    let refused = push_bytes(&store, Epoch(1), &file, bytes).await.unwrap_err();
     assert!(matches!(refused, PushError::Different { .. }), "{refused}");
     assert_eq!(memory.objects()[&key], "garbage");
     assert_eq!(memory.objects().len(), other_bytes.len());
@@ -167,10 +178,10 @@ async fn a_history_stored_bare_by_the_engine_is_read_and_gets_no_twin() {
     let file: WalFile = "00000002.history".parse().unwrap();
     let text = b"1\t0/3000000\tno recovery target specified\n";
     memory.plant(&names::key(Epoch(1), &file, Codec::Bare), &text[..]);
-    assert_eq!(push::push(&store, Epoch(1), &file, text.to_vec()).await.unwrap(), Pushed::Same);
+    assert_eq!(push_bytes(&store, Epoch(1), &file, text.to_vec()).await.unwrap(), Pushed::Same);
     assert_eq!(look(&store, &[own(1)], &file).await.unwrap(), Fetched::Bytes(text.to_vec()));
     let other = b"1\t0/4000000\tother\n".to_vec();
-    assert!(matches!(push::push(&store, Epoch(1), &file, other).await, Err(PushError::Different { .. })));
+    assert!(matches!(push_bytes(&store, Epoch(1), &file, other).await, Err(PushError::Different { .. })));
     assert_eq!(memory.objects().len(), 1);
 }
 
@@ -181,7 +192,7 @@ async fn no_failure_of_the_store_makes_a_push_a_success_that_is_not_there() {
             let (memory, store) = memory();
             let (file, bytes) = sample();
             memory.faults(move |op, _| if op == operation { Fate::Fail(kind) } else { Fate::Pass });
-            let pushed = push::push(&store, Epoch(1), &file, bytes).await;
+            let pushed = push_bytes(&store, Epoch(1), &file, bytes).await;
             let there = memory.objects().contains_key(&names::key(Epoch(1), &file, Codec::Zstd));
             assert!(pushed.is_err() || there, "{operation} {kind:?}: {pushed:?}");
             assert!(!matches!(pushed, Err(PushError::Different { .. })), "{operation} {kind:?}");
@@ -194,7 +205,7 @@ async fn no_failure_of_the_store_makes_a_push_a_success_that_is_not_there() {
         lost += usize::from(op == "create");
         if op == "create" && lost == 1 { Fate::LostReply } else { Fate::Pass }
     });
-    push::push(&store, Epoch(1), &file, bytes).await.unwrap();
+    push_bytes(&store, Epoch(1), &file, bytes).await.unwrap();
 }
 
 #[test]

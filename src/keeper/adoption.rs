@@ -19,9 +19,10 @@ use crate::config::Settings;
 use crate::owner::Epoch;
 use crate::postgres::control::Control;
 use crate::postgres::{bin, control, refusal};
-use crate::store::Store;
+use crate::store::{self, Store};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Reads the control file of the data directory.
@@ -45,6 +46,8 @@ pub(super) struct Adoption {
     pgdata: PathBuf,
     look: Look,
     known: Mutex<Known>,
+    /// The store was tried out in this life.
+    tried: AtomicBool,
     /// One comparison at a time; whoever comes meanwhile waits for its answer.
     turn: tokio::sync::Mutex<()>,
 }
@@ -68,11 +71,12 @@ impl Adoption {
             pgdata,
             look,
             known: Mutex::new(Known::Nothing(None)),
+            tried: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Whether anything may be stored: the data directory was compared, or there is none.
+    /// Whether anything may be stored: the store was tried out, and the data directory was compared, or there is none.
     ///
     /// # Errors
     /// Final when the archive has more; else to be asked again.
@@ -84,7 +88,18 @@ impl Adoption {
         if let Some(known) = self.known() {
             return known;
         }
+        // `claim` tries the store out only when it creates something: an owner that goes on does not wait for it.
+        if !self.tried.load(Ordering::SeqCst) {
+            if let Err(e) = store::probe(&self.store).await {
+                let why = format!("the store is not proved fit yet, nothing is stored before: {e}");
+                *lock(&self.known) = Known::Nothing(Some(why.clone()));
+                return Err(Refused::Again(why));
+            }
+            self.tried.store(true, Ordering::SeqCst);
+        }
         if !self.data() {
+            // Whatever was said of a trial that failed before.
+            *lock(&self.known) = Known::Nothing(None);
             return Ok(());
         }
         let look = Arc::clone(&self.look);

@@ -257,6 +257,8 @@ impl Backups {
         let name = engine.push(self.epoch, progress).await.map_err(|e| e.to_string())?;
         failpoint::hit("keeper.backup-pushed");
         let begun = Instant::now();
+        // Its last segment is on its way: mostly it is there within moments.
+        let mut pause = Duration::from_millis(20);
         loop {
             let why = match self.proved(&name).await {
                 Ok(()) => return Ok(name),
@@ -266,7 +268,8 @@ impl Backups {
                 return Err(format!("{name} is in the bucket, but not proved: {why}"));
             }
             self.at(&format!("waiting until it is proved: {why}"));
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 

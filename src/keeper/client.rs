@@ -32,7 +32,9 @@ pub fn backup_now(settings: &Settings, json: bool) -> Result<Exit, Failure> {
             Answer::Failed { because } | Answer::Again { because } | Answer::Leave { because } => {
                 return Err(Failure::gave_up(format!("backup now: {because}")));
             }
-            answer @ (Answer::Absent | Answer::Backups { .. }) => return Err(nonsense(&answer)),
+            answer @ (Answer::Absent | Answer::Exchanged | Answer::Backups { .. }) => {
+                return Err(nonsense(&answer));
+            }
         }
     }
 }
@@ -57,12 +59,14 @@ pub fn backup_list(settings: &Settings, json: bool) -> Result<Exit, Failure> {
         Answer::Failed { because } | Answer::Again { because } | Answer::Leave { because } => {
             Err(Failure::gave_up(format!("backup list: {because}")))
         }
-        answer @ (Answer::Done { .. } | Answer::Absent | Answer::Progress { .. }) => Err(nonsense(&answer)),
+        answer @ (Answer::Done { .. } | Answer::Exchanged | Answer::Absent | Answer::Progress { .. }) => {
+            Err(nonsense(&answer))
+        }
     }
 }
 
 fn call(settings: &Settings, verb: Verb) -> Result<Call, Failure> {
-    Call::start(&settings.keeper_socket(), verb, None, Duration::from_secs(10))
+    Call::start(&settings.keeper_socket(), verb, &[], Duration::from_secs(10))
         .map_err(|e| silent(settings, &e))
 }
 

@@ -1,17 +1,11 @@
 //! What keeper does next, as pure functions of what is known. `now` and every other time is a `Duration` since keeper
 //! began (its own monotonic clock), so that no decision compares clocks of two machines and every one can be tested.
 
-use crate::archive::AHEAD;
+use crate::archive::{AHEAD, window};
 use crate::exit::Exit;
 use crate::postgres::lsn::{Segment, SegmentSize, WalFile};
 use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// How many segments may be in memory in one direction: 64 MiB worth, at least one, at most four.
-#[must_use]
-pub fn window(size: SegmentSize) -> usize {
-    usize::try_from((64 << 20) / size.bytes()).unwrap_or(1).clamp(1, AHEAD)
-}
 
 /// The order in which Postgres asks: histories first, then by name.
 #[must_use]

@@ -13,6 +13,8 @@ use crate::postgres::lsn::{Segment, WalFile};
 use crate::store::{Kind, Store};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -43,6 +45,35 @@ struct State {
     slots: BTreeMap<Segment, Arc<OnceCell<Bytes>>>,
     used: Option<Instant>,
     waiting: BTreeMap<String, Waiting>,
+    /// A file of a client that is being filled with the next segment, before that is asked for.
+    next: Option<Next>,
+}
+
+/// A file without a name, filled with a segment. It is the client's own: made by him where the file is wanted, and given
+/// back to be named. Nobody but us has it open meanwhile, and when we end it is gone.
+#[derive(Debug)]
+struct Next {
+    segment: Segment,
+    kind: Kinship,
+    /// What it is filled with, once that has come.
+    slot: Arc<OnceCell<Bytes>>,
+    filling: tokio::task::JoinHandle<Result<File, String>>,
+}
+
+/// What a file must have in common with the one that it takes the place of: a name can be given on its own file system
+/// only, and it must be as readable for whoever wanted it (a person may have asked for a segment by hand, as root).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kinship {
+    device: u64,
+    owner: (u32, u32),
+    mode: u32,
+}
+
+impl Kinship {
+    fn of(open: &File) -> Option<Kinship> {
+        let meta = open.metadata().ok()?;
+        Some(Kinship { device: meta.dev(), owner: (meta.uid(), meta.gid()), mode: meta.mode() })
+    }
 }
 
 /// WAL on its way in, along the lineage of one epoch.
@@ -167,11 +198,62 @@ impl Inbox {
         }
     }
 
+    /// The file that was filled with this one, if it can take the place of `instead`. What is in it was checked when it was
+    /// fetched ahead, as everything that is fetched.
+    pub(super) async fn filled(&self, file: &WalFile, instead: &File) -> Option<File> {
+        let segment = self.segment(file).await?;
+        let kind = Kinship::of(instead)?;
+        let next = lock(&self.state).next.take()?;
+        // Whoever asks has waited for the content already: a filling that has none yet is not waited for.
+        if next.segment != segment || next.kind != kind || !next.slot.initialized() {
+            next.filling.abort();
+            return None;
+        }
+        match next.filling.await {
+            Ok(Ok(filled)) => Some(filled),
+            Ok(Err(why)) => {
+                tracing::debug!(%file, why, "a spare file was not filled");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Fills a spare file with the segment after this one, as soon as that has come.
+    pub(super) fn fill_next(self: &Arc<Self>, file: &WalFile, blank: File) {
+        let (inbox, file) = (Arc::clone(self), file.clone());
+        tokio::spawn(async move {
+            let Ok(shape) = inbox.lineage.shape().await else { return };
+            let Some(segment) = inbox.segment(&file).await.map(Segment::next) else { return };
+            let (inner, next) = (Arc::clone(&inbox), WalFile::Segment(segment.name(shape.size)));
+            let Some(kind) = Kinship::of(&blank) else { return };
+            let Some(slot) = lock(&inbox.state).slots.get(&segment).map(Arc::clone) else { return };
+            let content = Arc::clone(&slot);
+            let filling = tokio::spawn(async move {
+                // Whoever fetches it ahead is at it: this waits for him, or tries once more when he has failed.
+                let look = || inner.look(&next);
+                let bytes = content.get_or_try_init(look).await.cloned().map_err(|e| format!("{e:?}"))?;
+                let file = blank.try_clone().map_err(|e| e.to_string())?;
+                super::server::write(file, bytes).await.map(|()| blank)
+            });
+            lock(&inbox.state).next = Some(Next { segment, kind, slot, filling });
+        });
+    }
+
+    async fn segment(&self, file: &WalFile) -> Option<Segment> {
+        let shape = self.lineage.shape().await.ok()?;
+        match file {
+            WalFile::Segment(_) => names::segment(file, shape.size).ok().flatten(),
+            WalFile::History(_) | WalFile::Backup(_) | WalFile::Partial(_) => None,
+        }
+    }
+
     /// Lets go of what was fetched ahead and is not asked for.
     pub(super) fn forget_idle(&self, after: Duration) {
         let mut state = lock(&self.state);
         if state.used.is_some_and(|used| used.elapsed() >= after) {
             state.slots.clear();
+            state.next = None;
             state.used = None;
         }
     }

@@ -1,7 +1,7 @@
 //! What must be known of the cluster before one byte of WAL is judged: its system identifier and segment size, and the
 //! chain of epochs its history runs through. All of it is create-only in the store, so what was read once stays true.
 
-use super::{decide, lock};
+use super::lock;
 use crate::owner::lineage::{self, Link};
 use crate::owner::{Epoch, Origin, cluster};
 use crate::postgres::lsn::SegmentSize;
@@ -70,7 +70,7 @@ impl Lineage {
     /// How many segments may be in memory in one direction.
     #[must_use]
     pub(super) fn window(&self) -> usize {
-        decide::window(lock(&self.shape).map_or(SegmentSize::DEFAULT, |s| s.size))
+        crate::archive::window(lock(&self.shape).map_or(SegmentSize::DEFAULT, |s| s.size))
     }
 
     /// The cluster's shape, from the newest epoch of the chain that tells it.

@@ -11,16 +11,14 @@ use super::lineage::Lineage;
 use super::lock;
 use super::ownership::{NotConfirmed, Ownership};
 use crate::archive::names;
+use crate::archive::packing::{self, Buffers, Keys, Known, Unpacked};
 use crate::archive::push::{self, PushError, Pushed, on_a_thread};
 use crate::owner::Epoch;
 use crate::postgres::lsn::{Lsn, WalFile};
 use crate::store::Store;
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::hash::BuildHasher;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -48,10 +46,8 @@ pub(super) struct Last {
     pub end: Option<Lsn>,
 }
 
-/// Length and keyed hash of a content: only ever compared with content of the same name.
-type Sum = (u64, u64);
 /// `None`: not archived, as far as we know. The lock is held while an upload is under way.
-type Slot = Arc<tokio::sync::Mutex<Option<Sum>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Known>>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -78,7 +74,8 @@ pub(super) struct Outbox {
     ownership: Arc<Ownership>,
     lineage: Arc<Lineage>,
     adoption: Arc<Adoption>,
-    keys: RandomState,
+    keys: Keys,
+    buffers: Arc<Buffers>,
     state: Mutex<State>,
 }
 
@@ -95,8 +92,8 @@ impl Outbox {
         lineage: Arc<Lineage>,
         adoption: Arc<Adoption>,
     ) -> Outbox {
-        let (keys, state) = (RandomState::new(), Mutex::default());
-        Outbox { store, epoch, ownership, lineage, adoption, keys, state }
+        let (keys, buffers, state) = (Keys::default(), Arc::default(), Mutex::default());
+        Outbox { store, epoch, ownership, lineage, adoption, keys, buffers, state }
     }
 
     /// Archives an open file. Ok: durable, and confirmed after that.
@@ -104,6 +101,9 @@ impl Outbox {
     /// # Errors
     /// Why not.
     pub(super) async fn archive(&self, file: &WalFile, open: File) -> Result<(), Refused> {
+        // While Postgres itself asks for a file, nobody runs ahead with it.
+        let first = lock(&self.state).running.insert(file.clone());
+        let _asked = first.then(|| Running(&self.state, file));
         let done = self.settle(file, open).await;
         let mut state = lock(&self.state);
         match &done {
@@ -138,27 +138,34 @@ impl Outbox {
         let shape = self.lineage.shape().await.map_err(|e| Refused::Again(e.to_string()))?;
         let slot = Arc::clone(lock(&self.state).slots.entry(file.clone()).or_default());
         let mut known = slot.lock().await;
-        let (limit, keys, named) = (names::largest(file, shape.size), self.keys.clone(), file.clone());
-        let read = on_a_thread(move || {
-            let bytes = read(&open, limit)?;
-            let sum = (bytes.len() as u64, keys.hash_one(&bytes));
-            let fit = push::inspect(&named, &bytes, shape.size, shape.system);
-            io::Result::Ok((bytes, sum, fit))
+        let (limit, keys, named) = (names::largest(file, shape.size), self.keys, file.clone());
+        let (before, open) = (*known, Arc::new(open));
+        let (again, buffers) = (Arc::clone(&open), Arc::clone(&self.buffers));
+        let taken = on_a_thread(move || match before {
+            Some(known) if known.is(&again, limit, keys)? => Ok(None),
+            Some(_) | None => buffers
+                .with(|buffer| packing::pack(&again, &named, shape.size, shape.system, keys, buffer))
+                .map(Some),
         });
-        let (bytes, sum, fit) = read
-            .await
-            .map_err(Refused::Again)?
-            .map_err(|e| Refused::Again(format!("{file} cannot be read: {e}")))?;
-        if *known == Some(sum) && self.ownership.lost().is_none() {
-            return Ok(());
-        }
-        fit.map_err(|e| refused(&e))?;
-        let pushed = push::push(&self.store, self.epoch, file, bytes).await.map_err(|e| refused(&e))?;
+        let taken = taken.await.map_err(Refused::Again)?.map_err(|e| match e {
+            Unpacked::Io(e) => Refused::Again(format!("{file} cannot be read: {e}")),
+            Unpacked::Unfit(e) => refused(&e),
+        })?;
+        let (taken, object) = match taken {
+            Some(packed) => packed,
+            None => match self.ownership.lost() {
+                None => return Ok(()),
+                Some(by) => return Err(Refused::Alarm(NotConfirmed::Lost(by).to_string())),
+            },
+        };
+        let content = move || packing::whole(&open, limit, taken, keys);
+        let pushed =
+            push::push(&self.store, self.epoch, file, object, content).await.map_err(|e| refused(&e))?;
         self.ownership.confirm().await.map_err(|e| match e {
             NotConfirmed::Lost(_) => Refused::Alarm(e.to_string()),
             NotConfirmed::Store(_) => Refused::Again(e.to_string()),
         })?;
-        *known = Some(sum);
+        *known = Some(taken);
         tracing::debug!(%file, new = pushed == Pushed::New, "archived");
         let end = match file {
             WalFile::Segment(_) => names::segment(file, shape.size).ok().flatten().map(|s| s.end(shape.size)),
@@ -206,6 +213,11 @@ impl Outbox {
         }
     }
 
+    /// Lets go of the memory that was read into.
+    pub(super) fn forget_idle(&self, after: Duration) {
+        self.buffers.forget_idle(after);
+    }
+
     /// Which of these are not known to be archived.
     #[must_use]
     pub(super) fn unsettled(&self, files: &[WalFile]) -> Vec<WalFile> {
@@ -225,6 +237,15 @@ impl Outbox {
         let state = lock(&self.state);
         let alarm = state.alarms.values().next().map(|why| Refused::Alarm(why.clone()));
         alarm.or_else(|| state.failing.as_ref().map(|f| Refused::Again(f.why.clone())))
+    }
+}
+
+/// A file that is under way, until this is dropped: also when whoever waits for it is dropped.
+struct Running<'a>(&'a Mutex<State>, &'a WalFile);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(self.0).running.remove(self.1);
     }
 }
 
@@ -248,18 +269,6 @@ fn refused(error: &PushError) -> Refused {
         }
         PushError::Codec { .. } | PushError::Store(_) => Refused::Again(error.to_string()),
     }
-}
-
-fn read(open: &File, limit: usize) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(open.metadata()?.len()).unwrap_or(usize::MAX);
-    if length > limit {
-        return Err(io::Error::other(format!(
-            "it has {length} bytes, more than the {limit} that it may have"
-        )));
-    }
-    let mut bytes = vec![0; length];
-    open.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
 }
 
 /// The files of a `pg_wal` directory that Postgres has marked as ready to be archived.

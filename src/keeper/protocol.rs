@@ -5,8 +5,7 @@
 
 use crate::os::passing;
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +40,11 @@ pub enum Verb {
         name: String,
         /// How long to wait for the store, in milliseconds.
         patience_ms: u64,
+        /// The client takes another open file for the one that it sent, with the file in it: one that it sent as a spare
+        /// with an earlier request, and that was filled meanwhile ([`Answer::Exchanged`]). Of the files of its request
+        /// the spare comes first, because a keeper of a release that knows of one file keeps the last.
+        #[serde(default)]
+        exchange: bool,
     },
     /// Take a base backup now.
     BackupNow,
@@ -68,6 +72,9 @@ pub enum Answer {
         #[serde(default)]
         what: String,
     },
+    /// It is done, in the open file that comes with this answer; the one that was sent is not it, and may hold anything.
+    /// An answer of its own, so that a file that is lost on its way is never taken for nothing to exchange.
+    Exchanged,
     /// Proved: the archive does not have it.
     Absent,
     /// Not now; asking again is right.
@@ -158,7 +165,12 @@ pub fn parse(text: &[u8]) -> Result<Verb, String> {
 
 /// A client's end, synchronous: `wal-push` and `wal-fetch` live for milliseconds and bring no runtime along.
 #[derive(Debug)]
-pub struct Call(BufReader<UnixStream>);
+pub struct Call {
+    stream: UnixStream,
+    /// What has come and was not asked for yet.
+    received: Vec<u8>,
+    file: Option<OwnedFd>,
+}
 
 impl Call {
     /// Connects and sends one request.
@@ -168,17 +180,17 @@ impl Call {
     pub fn start(
         socket: &Path,
         verb: Verb,
-        file: Option<BorrowedFd<'_>>,
+        files: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> std::io::Result<Call> {
         let stream = UnixStream::connect(socket)?;
         stream.set_write_timeout(Some(patience.max(Duration::from_millis(1))))?;
         let request = line(&Request { v: VERSION, verb })?;
-        let mut sent = passing::send(&stream, &request, file)?;
+        let mut sent = passing::send(&stream, &request, files)?;
         while let Some(rest) = request.get(sent..).filter(|r| !r.is_empty()) {
-            sent += passing::send(&stream, rest, None)?;
+            sent += passing::send(&stream, rest, &[])?;
         }
-        Ok(Call(BufReader::new(stream)))
+        Ok(Call { stream, received: Vec::new(), file: None })
     }
 
     /// Waits for the next answer.
@@ -186,17 +198,31 @@ impl Call {
     /// # Errors
     /// None within the time, keeper hung up, or an answer of another release.
     pub fn answer(&mut self, patience: Duration) -> std::io::Result<Answer> {
-        self.0.get_ref().set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
-        let mut text = String::new();
-        if self.0.read_line(&mut text)? == 0 {
-            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "keeper hung up"));
-        }
-        let reply: Reply = serde_json::from_str(&text)?;
+        self.stream.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+        let end = loop {
+            if let Some(end) = self.received.iter().position(|b| *b == b'\n') {
+                break end;
+            }
+            let mut buffer = [0; LONGEST_REQUEST];
+            let (length, files) = passing::receive(&self.stream, &mut buffer)?;
+            if length == 0 {
+                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "keeper hung up"));
+            }
+            self.received.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            self.file = files.into_iter().next().or(self.file.take());
+        };
+        let line: Vec<u8> = self.received.drain(..=end).collect();
+        let reply: Reply = serde_json::from_slice(&line)?;
         if reply.v == VERSION {
             Ok(reply.answer)
         } else {
             Err(std::io::Error::other(format!("keeper speaks version {}, this is {VERSION}", reply.v)))
         }
+    }
+
+    /// The open file that came with an answer.
+    pub fn file(&mut self) -> Option<OwnedFd> {
+        self.file.take()
     }
 }
 

@@ -169,6 +169,7 @@ impl Keeper {
             let life = *self.life.borrow();
             if let Ok(archive) = self.archive() {
                 archive.inbox.forget_idle(IDLE);
+                archive.outbox.forget_idle(IDLE);
                 if matches!(seen, Seen::Writing { .. }) && archive.adoption.due() {
                     let keeper = Arc::clone(&self);
                     tokio::spawn(async move { keeper.compare().await });

@@ -14,9 +14,10 @@ use crate::exit::Failure;
 use crate::failpoint;
 use crate::os::passing;
 use crate::postgres::lsn::WalFile;
+use bytes::Bytes;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
@@ -78,8 +79,9 @@ pub(super) async fn serve(keeper: Arc<Keeper>, listener: UnixListener) {
 
 async fn connection(keeper: &Arc<Keeper>, mut stream: UnixStream) -> io::Result<()> {
     let received = tokio::time::timeout(REQUEST_PATIENCE, request(&stream)).await;
-    let (line, file) = received.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let file = file.map(File::from);
+    let (line, files) = received.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut files = files.into_iter().rev().map(File::from);
+    let (file, spare) = (files.next(), files.next());
     match (protocol::parse(&line), file) {
         (Ok(Verb::WalPush { name }), Some(file)) => {
             let answer = push(keeper, &name, file).await;
@@ -88,13 +90,19 @@ async fn connection(keeper: &Arc<Keeper>, mut stream: UnixStream) -> io::Result<
             }
             stream.write_all(&protocol::reply(answer)?).await
         }
-        (Ok(Verb::WalFetch { name, patience_ms }), Some(file)) => {
+        (Ok(Verb::WalFetch { name, patience_ms, exchange }), Some(file)) => {
             let patience = Duration::from_millis(patience_ms);
-            let answer = tokio::select! {
-                answer = fetch(keeper, &name, file, patience) => answer,
+            let spare = spare.filter(|_| exchange);
+            let (answer, filled) = tokio::select! {
+                answer = fetch(keeper, &name, file, spare, patience) => answer,
                 () = hung_up(&stream) => return Ok(()),
             };
-            stream.write_all(&protocol::reply(answer)?).await
+            let reply = protocol::reply(answer)?;
+            let Some(filled) = filled else { return stream.write_all(&reply).await };
+            let filled = [filled.as_fd()];
+            let sent =
+                stream.async_io(Interest::WRITABLE, || passing::send(&stream, &reply, &filled)).await?;
+            stream.write_all(reply.get(sent..).unwrap_or_default()).await
         }
         (Ok(Verb::WalPush { .. } | Verb::WalFetch { .. }), None) => {
             let because = "the request came without its open file".to_owned();
@@ -115,21 +123,23 @@ async fn connection(keeper: &Arc<Keeper>, mut stream: UnixStream) -> io::Result<
     }
 }
 
-/// Reads one line and the file that came with it.
-async fn request(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
-    let (mut line, mut file) = (Vec::new(), None);
+/// Reads one line and the files that came with it.
+async fn request(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut line, mut files) = (Vec::new(), Vec::new());
     loop {
         let mut buffer = [0; LONGEST_REQUEST];
         let (length, got) =
             stream.async_io(Interest::READABLE, || passing::receive(stream, &mut buffer)).await?;
-        file = got.or(file);
+        if !got.is_empty() {
+            files = got;
+        }
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         line.extend_from_slice(buffer.get(..length).unwrap_or_default());
         if let Some(end) = line.iter().position(|b| *b == b'\n') {
             line.truncate(end);
-            return Ok((line, file));
+            return Ok((line, files));
         }
         if line.len() > LONGEST_REQUEST {
             return Err(io::Error::other("a request without end"));
@@ -187,30 +197,55 @@ async fn push(keeper: &Arc<Keeper>, name: &str, open: File) -> Answer {
     }
 }
 
-async fn fetch(keeper: &Arc<Keeper>, name: &str, open: File, patience: Duration) -> Answer {
+/// The answer, and another file for the one that came, when that one was filled before.
+async fn fetch(
+    keeper: &Arc<Keeper>,
+    name: &str,
+    open: File,
+    spare: Option<File>,
+    patience: Duration,
+) -> (Answer, Option<File>) {
     let file: WalFile = match name.parse() {
         Ok(file) => file,
-        Err(e) => return Answer::Failed { because: format!("{e}") },
+        Err(e) => return (Answer::Failed { because: format!("{e}") }, None),
     };
     let archive: &Arc<Archive> = match keeper.archive() {
         Ok(archive) => archive,
-        Err(because) => return Answer::Failed { because },
+        Err(because) => return (Answer::Failed { because }, None),
     };
     let bytes = match bounded(&keeper.life, patience, archive.inbox.get(&file, patience)).await {
         Some(Ok(Found::Bytes(bytes))) => bytes,
-        Some(Ok(Found::Absent)) => return Answer::Absent,
-        Some(Err(because)) => return Answer::Failed { because },
-        None => return Answer::Failed { because: "keeper is stopping, or the time was up".to_owned() },
+        Some(Ok(Found::Absent)) => return (Answer::Absent, None),
+        Some(Err(because)) => return (Answer::Failed { because }, None),
+        None => {
+            let because = "keeper is stopping, or the time was up".to_owned();
+            return (Answer::Failed { because }, None);
+        }
     };
+    // Only who takes a file in exchange sends a spare, and only for him one is filled ahead.
+    let filled = if spare.is_some() { archive.inbox.filled(&file, &open).await } else { None };
+    if let Some(filled) = filled {
+        archive.inbox.fill_next(&file, open);
+        return (Answer::Exchanged, Some(filled));
+    }
+    match write(open, bytes).await {
+        Ok(()) => {
+            if let Some(spare) = spare {
+                archive.inbox.fill_next(&file, spare);
+            }
+            (Answer::Done { what: String::new() }, None)
+        }
+        Err(because) => (Answer::Failed { because }, None),
+    }
+}
+
+/// Writes a file whole.
+pub(super) async fn write(open: File, bytes: Bytes) -> Result<(), String> {
     let written = on_a_thread(move || {
         open.set_len(0)?;
         open.write_all_at(&bytes, 0)
     });
-    match written.await {
-        Ok(Ok(())) => Answer::Done { what: String::new() },
-        Ok(Err(e)) => Answer::Failed { because: format!("the file cannot be written: {e}") },
-        Err(because) => Answer::Failed { because },
-    }
+    written.await?.map_err(|e| format!("the file cannot be written: {e}"))
 }
 
 async fn backup(keeper: &Arc<Keeper>, stream: &mut UnixStream) -> io::Result<()> {

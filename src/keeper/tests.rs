@@ -1,7 +1,9 @@
 //! Keeper in one process with its real clients, real WAL, and a store that fails as it is told.
 
 mod adoption;
+mod exchange;
 mod home;
+mod outgoing;
 
 use super::decide::{Life, Protection};
 use super::protocol::{Answer, Call, Verb};
@@ -256,14 +258,75 @@ async fn a_request_that_makes_no_sense_is_answered_in_words() {
     let socket = home.settings.keeper_socket();
     let answers = tokio::task::spawn_blocking(move || {
         let push = Verb::WalPush { name: "00000002.history".to_owned() };
-        let without_file = Call::start(&socket, push, None, EVER).unwrap().answer(EVER).unwrap();
+        let without_file = Call::start(&socket, push, &[], EVER).unwrap().answer(EVER).unwrap();
         let file = tempfile::tempfile().unwrap();
         let odd = Verb::WalPush { name: "passwd".to_owned() };
-        let odd = Call::start(&socket, odd, Some(file.as_fd()), EVER).unwrap().answer(EVER).unwrap();
+        let odd = Call::start(&socket, odd, &[file.as_fd()], EVER).unwrap().answer(EVER).unwrap();
         [without_file, odd]
     });
     for answer in answers.await.unwrap() {
         assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_segment_comes_in_a_file_that_was_filled_before_it_was_asked_for() {
+    let home = Home::new(Origin::Fresh).await;
+    (0..3).for_each(|index| home.plant(index));
+    let socket = home.settings.keeper_socket();
+    let calls = tokio::task::spawn_blocking(move || {
+        use std::os::unix::fs::{FileExt, MetadataExt};
+        let file = || tempfile::tempfile().unwrap();
+        let ask = |index: usize, exchange, files: &[&std::fs::File]| {
+            let verb = Verb::WalFetch { name: real().name(index), patience_ms: 10_000, exchange };
+            let files: Vec<_> = files.iter().rev().map(|f| f.as_fd()).collect();
+            let mut call = Call::start(&socket, verb, &files, EVER).unwrap();
+            let (answer, file) = (call.answer(EVER).unwrap(), call.file().map(std::fs::File::from));
+            assert!(matches!(answer, Answer::Done { .. }) && file.is_none() || answer == Answer::Exchanged);
+            file
+        };
+        let holds = |file: &std::fs::File, index: usize| {
+            let expected = &real().segments[index].bytes;
+            let mut bytes = vec![0; expected.len()];
+            file.metadata().unwrap().len() == expected.len() as u64
+                && file.read_exact_at(&mut bytes, 0).is_ok()
+                && bytes == *expected
+        };
+        // The first one nobody could foresee; its spare gets the second.
+        let (first, spare) = (file(), file());
+        assert!(ask(0, true, &[&first, &spare]).is_none() && holds(&first, 0));
+        let begun = Instant::now();
+        while !holds(&spare, 1) {
+            assert!(begun.elapsed() < EVER, "the spare file is never filled");
+            std::thread::yield_now();
+        }
+        // It comes back for the place that was offered, and that one gets the third.
+        let place = file();
+        let filled = ask(1, true, &[&place, &file()]).unwrap();
+        assert_eq!(filled.metadata().unwrap().ino(), spare.metadata().unwrap().ino());
+        // Another segment than the one that was foreseen comes as if nothing were.
+        let again = file();
+        assert!(ask(1, true, &[&again, &file()]).is_none() && holds(&again, 1));
+        // And who does not take files in exchange, as a client of an older release, gets his own filled.
+        let own = file();
+        assert!(ask(2, false, &[&own]).is_none() && holds(&own, 2));
+    });
+    calls.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetched_file_takes_the_place_of_what_has_its_name() {
+    let home = Home::new(Origin::Fresh).await;
+    (0..3).for_each(|index| home.plant(index));
+    let directory = home.settings.pgdata().join("pg_wal");
+    std::fs::write(directory.join("RECOVERYXLOG"), "what a killed recovery left").unwrap();
+    let count = || std::fs::read_dir(&directory).unwrap().count();
+    let before = count();
+    for index in 0..3 {
+        let (got, bytes) = home.fetch(&real().name(index)).await;
+        assert_eq!(exit(&got), Exit::Clean);
+        assert_eq!(bytes.as_deref(), Some(&real().segments[index].bytes[..]));
+        assert_eq!(count(), before, "no other name is left");
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod descent;
 pub mod limits;
 pub mod lock;
+pub mod memory;
 pub mod notify;
 pub mod oom;
 pub mod output;

@@ -7,12 +7,12 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Sends bytes, and with the first of them an open file. Returns how many bytes went.
+/// Sends bytes, and with the first of them open files. Returns how many bytes went.
 ///
 /// # Errors
 /// As `sendmsg(2)`.
-pub fn send(socket: impl AsFd, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> std::io::Result<usize> {
-    let fds: Vec<RawFd> = file.iter().map(AsRawFd::as_raw_fd).collect();
+pub fn send(socket: impl AsFd, bytes: &[u8], files: &[BorrowedFd<'_>]) -> std::io::Result<usize> {
+    let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let socket = socket.as_fd().as_raw_fd();
@@ -23,27 +23,28 @@ pub fn send(socket: impl AsFd, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> st
 /// had arrived before a cut would stay open, and whoever may send could take every descriptor that we have.
 const MOST: usize = 253;
 
-/// Receives bytes and at most one open file; of several the last is kept and the others are closed. 0 bytes: the peer
-/// hung up.
+/// The files of one message: who asks for WAL sends a spare file and the place for it. More are closed at once.
+pub const KEPT: usize = 2;
+
+/// Receives bytes and at most [`KEPT`] open files, the first of those that came. 0 bytes: the peer hung up.
 ///
 /// # Errors
 /// As `recvmsg(2)`; `WouldBlock` on a non-blocking socket with nothing to read.
-pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> std::io::Result<(usize, Option<OwnedFd>)> {
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> std::io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; MOST]);
     let mut parts = [IoSliceMut::new(buffer)];
     let socket = socket.as_fd().as_raw_fd();
     let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut file = None;
+    let mut files = Vec::new();
     if let Ok(messages) = message.cmsgs() {
         for message in messages {
             if let ControlMessageOwned::ScmRights(fds) = message {
-                for fd in fds {
-                    file = Some(own(fd));
-                }
+                files.extend(fds.into_iter().map(own));
             }
         }
     }
-    Ok((message.bytes, file))
+    files.truncate(KEPT);
+    Ok((message.bytes, files))
 }
 
 #[allow(unsafe_code, reason = "the standard library has no stable way to receive a descriptor")]
@@ -65,21 +66,21 @@ mod tests {
     fn a_file_arrives_open_and_with_the_rights_it_was_opened_with() {
         let (here, there) = UnixStream::pair().unwrap();
         let mut file = tempfile::tempfile().unwrap();
-        assert_eq!(send(&here, b"hello", Some(file.as_fd())).unwrap(), 5);
+        assert_eq!(send(&here, b"hello", &[file.as_fd()]).unwrap(), 5);
         let mut buffer = [0; 16];
-        let (length, got) = receive(&there, &mut buffer).unwrap();
+        let (length, mut got) = receive(&there, &mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"hello");
-        std::fs::File::from(got.unwrap()).write_all(b"through").unwrap();
+        std::fs::File::from(got.pop().unwrap()).write_all(b"through").unwrap();
         file.rewind().unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
         drop(here);
-        assert!(matches!(receive(&there, &mut buffer), Ok((0, None))));
+        assert!(matches!(receive(&there, &mut buffer), Ok((0, files)) if files.is_empty()));
     }
 
     #[test]
-    fn of_many_files_one_is_kept_and_none_stays_open() {
+    fn of_many_files_two_are_kept_and_no_other_stays_open() {
         use std::os::unix::fs::MetadataExt;
         let (here, there) = UnixStream::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
@@ -95,7 +96,7 @@ mod tests {
             let rights = [ControlMessage::ScmRights(&fds)];
             sendmsg::<()>(here.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
             let (length, got) = receive(&there, &mut [0; 4]).unwrap();
-            assert_eq!((length, got.is_some(), open()), (1, true, 2), "{many}");
+            assert_eq!((length, got.len(), open()), (1, KEPT, 1 + KEPT), "{many}");
         }
         assert_eq!(open(), 1);
     }

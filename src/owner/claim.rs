@@ -7,7 +7,7 @@
 //! | after the PUT | both | the incarnations are equal: it is the owner (`Proceed`) |
 
 use super::protocol::{Data, Decision, Facts, Seen, Strangers, decide};
-use super::{Epoch, Identity, Origin, Record, highest, read, record};
+use super::{Epoch, Identity, Origin, Record, read, record};
 use crate::config::{Mode, Settings, StoreUrl};
 use crate::control::client::notify;
 use crate::exit::{Exit, Failure};
@@ -49,6 +49,18 @@ pub(super) enum Tried {
     Wait(String),
     /// Something changed: decide again.
     Again,
+    /// Something is to be created, and the store must be tried out first.
+    Untried,
+}
+
+/// Whether the store was tried out in this boot. Who goes on in his own epoch creates nothing here, so that he need not
+/// wait for the trial: keeper makes it before it stores anything (`keeper/adoption.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// It has passed.
+    Passed,
+    /// It has not been made.
+    Owed,
 }
 
 /// Runs the role.
@@ -91,20 +103,24 @@ async fn claim(
     data: &Path,
 ) -> Result<String, Failure> {
     let mut pause = FIRST_PAUSE;
-    let mut probed = store.is_none();
+    let mut trial = Trial::Owed;
+    let mut asked = Identity::load(&volume.identity)?.is_none_or(|identity| identity.epoch.is_none());
     loop {
-        let usable = match store {
-            Some(store) if !probed => match store::probe(store).await {
-                Ok(()) => Ok(()),
+        let usable = match (store, trial) {
+            (Some(store), Trial::Owed) if asked => match store::probe(store).await {
+                Ok(()) => {
+                    trial = Trial::Passed;
+                    Ok(())
+                }
                 Err(store::Unusable::Unreachable(e)) => Err(e.to_string()),
                 Err(store::Unusable::Refused(failure)) => return Err(failure),
             },
-            Some(_) | None => Ok(()),
+            (Some(_) | None, Trial::Passed | Trial::Owed) => Ok(()),
         };
-        probed = usable.is_ok();
-        match attempt(store, usable, volume, terms, data).await? {
+        match attempt(store, usable, trial, volume, terms, data).await? {
             Tried::Settled(how) => return Ok(how),
             Tried::Again => {}
+            Tried::Untried => asked = true,
             Tried::Wait(why) => {
                 let text = format!("waits for the store {}: {why}", terms.store);
                 tracing::warn!("{text}");
@@ -121,6 +137,7 @@ async fn claim(
 pub(super) async fn attempt(
     store: Option<&Store>,
     usable: Result<(), String>,
+    trial: Trial,
     volume: &Volume,
     terms: &Terms,
     data: &Path,
@@ -165,6 +182,9 @@ pub(super) async fn attempt(
                 }
             }
             Ok(Tried::Settled(format!("owns epoch {epoch} of {}", terms.store)))
+        }
+        (Decision::Claim { .. } | Decision::Finish { .. }, Some(_)) if trial == Trial::Owed => {
+            Ok(Tried::Untried)
         }
         (Decision::Claim { epoch, origin }, Some(store)) => {
             let new = new_identity(terms, Some(epoch), origin);
@@ -282,11 +302,26 @@ fn present(pgdata: &Path) -> Result<Data, Failure> {
 }
 
 async fn look(store: &Store, identity: Option<&Identity>) -> Result<Seen, StoreError> {
-    let highest = highest(store).await?;
-    let own = match identity.and_then(|i| i.epoch) {
-        Some(epoch) => read(store, epoch).await?,
-        None => None,
+    let own = async {
+        match identity.and_then(|i| i.epoch) {
+            Some(epoch) => read(store, epoch).await,
+            None => Ok(None),
+        }
     };
+    // At once: mostly the newest is our own, and then all is known after one round trip.
+    let (newest, own) = tokio::join!(record::newest(store), own);
+    let (newest, mut own) = (newest?, own?);
+    let highest = match (newest, &own) {
+        (None, _) => None,
+        (Some(epoch), Some(own)) if own.epoch == epoch => Some(own.clone()),
+        (Some(epoch), _) => Some(record::listed(store, epoch).await?),
+    };
+    if let Some(highest) = &highest
+        && identity.is_some_and(|i| i.epoch == Some(highest.epoch))
+    {
+        // Our own read may have come before it was made; this one did not.
+        own = Some(highest.clone());
+    }
     let strangers = match highest {
         Some(_) => Strangers::None,
         None => {

@@ -53,13 +53,21 @@ pub async fn read(store: &Store, epoch: Epoch) -> Result<Option<Record>, StoreEr
 /// # Errors
 /// The store's; never a guess from a partial listing.
 pub async fn highest(store: &Store) -> Result<Option<Record>, StoreError> {
+    match newest(store).await? {
+        None => Ok(None),
+        Some(epoch) => listed(store, epoch).await.map(Some),
+    }
+}
+
+/// The highest epoch that is listed.
+pub(super) async fn newest(store: &Store) -> Result<Option<Epoch>, StoreError> {
     let entries = store.list(DIR).await?;
     let epoch = |key: &str| Epoch::parse(key.strip_prefix(DIR)?.strip_suffix(".json")?);
-    match entries.iter().filter_map(|e| epoch(&e.key)).max() {
-        None => Ok(None),
-        Some(epoch) => match read(store, epoch).await? {
-            Some(record) => Ok(Some(record)),
-            None => Err(broken(&key(epoch), "it was listed and is not there")),
-        },
-    }
+    Ok(entries.iter().filter_map(|e| epoch(&e.key)).max())
+}
+
+/// The record of an epoch that was listed.
+pub(super) async fn listed(store: &Store, epoch: Epoch) -> Result<Record, StoreError> {
+    let there = read(store, epoch).await?;
+    there.ok_or_else(|| broken(&key(epoch), "it was listed and is not there"))
 }

@@ -36,19 +36,23 @@ impl Bin {
     }
 }
 
+/// Where the programs are: `SUPAFLY_PG_BIN`, else the newest major below `/usr/lib/postgresql`. Runs nothing, so that
+/// whoever only hands the path on does not wait for it.
+#[must_use]
+pub fn directory(settings: &Settings) -> Option<PathBuf> {
+    settings.pg_bin.clone().or_else(|| newest(Path::new(DEBIAN)))
+}
+
 /// Finds the programs: `SUPAFLY_PG_BIN`, else the newest major below `/usr/lib/postgresql`.
 ///
 /// # Errors
 /// 78 when there is none or it does not say its version.
 pub fn find(settings: &Settings) -> Result<Bin, Failure> {
-    let directory = match &settings.pg_bin {
-        Some(directory) => directory.clone(),
-        None => newest(Path::new(DEBIAN)).ok_or_else(|| {
-            Failure::config(format!(
-                "no Postgres below {DEBIAN}/<major>/bin: install it, or name its directory by SUPAFLY_PG_BIN"
-            ))
-        })?,
-    };
+    let directory = directory(settings).ok_or_else(|| {
+        Failure::config(format!(
+            "no Postgres below {DEBIAN}/<major>/bin: install it, or name its directory by SUPAFLY_PG_BIN"
+        ))
+    })?;
     let program = directory.join("postgres");
     let asked = Command::new(&program).arg("--version").stdin(Stdio::null()).env("LC_ALL", "C").output();
     let output = asked.map_err(|e| {

@@ -32,6 +32,8 @@ use tokio::task::JoinSet;
 const OVERSLEPT: Duration = Duration::from_millis(500);
 /// How long those who stood with us get to move again.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long after a change the memory that it took is given back.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 /// What a process was started for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub(super) struct Driver {
     /// What was last said of a service: its state, and how often it had been started.
     pub(super) shown: BTreeMap<ServiceName, (&'static str, u64)>,
     pub(super) stop_told: bool,
+    /// When memory is given back, unless something changes again.
+    pub(super) quiet: Option<Instant>,
     /// Limit of open files before we raised our own.
     pub(super) nofile: Option<(u64, u64)>,
 }
@@ -99,6 +103,8 @@ pub(super) type Outcome = (Result<Exit, Failure>, Option<Instant>);
 impl Driver {
     /// Runs until everything is down.
     pub(super) async fn run(mut self, mut ears: Ears) -> Outcome {
+        // Of reading arguments and service files nothing is needed again.
+        crate::os::memory::give_back();
         let mut happening = Happening::Time;
         let mut stopping = None;
         loop {
@@ -185,6 +191,10 @@ impl Driver {
         }
         self.retry_locks(now);
         self.ask(now);
+        if self.quiet.is_some_and(|at| at <= now) {
+            self.quiet = None;
+            crate::os::memory::give_back();
+        }
     }
 
     /// Tells the machine, and does what comes out until nothing more does.
@@ -327,7 +337,10 @@ impl Driver {
 
     fn next_due(&self) -> Option<Instant> {
         let lock = (!self.waiting_for_lock.is_empty()).then(|| Instant::now() + Duration::from_millis(100));
-        [self.machine.next_deadline(), self.probes.next(), self.recheck, lock].into_iter().flatten().min()
+        [self.machine.next_deadline(), self.probes.next(), self.recheck, lock, self.quiet]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Everything is down: nothing of ours may be left, adopted strangers included.

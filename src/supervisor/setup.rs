@@ -70,6 +70,7 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
         freezers: Vec::new(),
         shown: BTreeMap::new(),
         stop_told: false,
+        quiet: None,
         nofile: crate::os::limits::raise_open_files(),
     };
     Ok((driver, Ears { signals, notify, called, _servers: servers }))

@@ -1,8 +1,9 @@
 //! What we say of our services: one line for each change, and the early word to those who asked for it (`on_stop`).
 
-use super::driver::Driver;
+use super::driver::{Driver, QUIET};
 use crate::spec::ServiceName;
 use crate::state::{Fitness, Held, State, Then, Up, Whole};
+use std::time::Instant;
 
 impl Driver {
     /// Logs each change of a service once, and sends `on_stop` when the whole stop begins.
@@ -14,6 +15,9 @@ impl Driver {
             .filter(|(name, now)| self.shown.get(*name) != Some(now))
             .map(|(name, now)| (name.clone(), now))
             .collect();
+        if !changed.is_empty() {
+            self.quiet = Some(Instant::now() + QUIET);
+        }
         for (name, now) in changed {
             let (state, _) = now;
             self.shown.insert(name.clone(), now);

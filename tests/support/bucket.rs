@@ -122,6 +122,11 @@ impl Bucket {
         entries.into_iter().map(|e| e.key).collect()
     }
 
+    /// The objects below a prefix, with their sizes.
+    pub(crate) fn stored(&self, prefix: &str) -> Vec<supafly::store::Entry> {
+        self.runtime.block_on(self.store.list(prefix)).unwrap()
+    }
+
     /// Takes an object away, as if it had never arrived.
     pub(crate) fn remove(&self, key: &str) {
         self.runtime.block_on(self.store.delete(key)).unwrap();

@@ -266,6 +266,16 @@ impl Machine {
         self.wait_end()
     }
 
+    /// SIGTERM, how it ended, and how long that took to the end of the last process.
+    pub(crate) fn stop_timed(&mut self) -> (ExitStatus, Duration) {
+        let pid = self.pid();
+        let mut running = self.running.take().expect("it is off");
+        let begun = Instant::now();
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let status = running.outer.wait().unwrap();
+        (status, begun.elapsed())
+    }
+
     /// Cuts the power: every process is killed by SIGKILL, none can clean up.
     pub(crate) fn cut_power(&mut self) {
         let Some(mut running) = self.running.take() else { return };

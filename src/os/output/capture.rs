@@ -11,12 +11,21 @@ use nix::errno::Errno;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// How much is read at once.
 const READ: usize = 64 << 10;
 /// How much is read for one ending before others get a turn: as much as a pipe may hold, and once more to see its end.
 const DRAIN: usize = 1 << 20;
+
+/// How long a service may be held up, once, by a reader of ours that is behind.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What lines of so many bytes may take with their envelopes.
+const fn taken_by(size: usize) -> usize {
+    3 * size + 512
+}
 
 thread_local! {
     /// All streams are read by one thread, which needs one buffer.
@@ -85,9 +94,13 @@ impl Capture {
 
     /// Reads until the end of the stream; to be run as a task and aborted when the run is proved gone.
     pub async fn follow(self) {
+        let mut hope = true;
         while let Ok(mut ready) = self.inner.pipe.readable().await {
             match self.inner.read() {
-                Read::Some => tokio::task::yield_now().await,
+                Read::Some => {
+                    tokio::task::yield_now().await;
+                    hope = self.inner.wait_for_room(hope).await;
+                }
                 Read::Nothing => ready.clear_ready(),
                 Read::End => break,
             }
@@ -111,6 +124,23 @@ impl Capture {
 }
 
 impl Inner {
+    /// Gives our own reader a moment when it is behind: it may only be waiting for a processor, as we take one to fill
+    /// its queue. Whoever did not make room in that moment is waited for no more until there was room again, so a
+    /// stalled reader costs a service no more than that. Whether the next wait may be worth it.
+    async fn wait_for_room(&self, hope: bool) -> bool {
+        let has_room = || self.writer.has_room(self.source, taken_by(READ));
+        if !hope || has_room() {
+            return has_room();
+        }
+        for _ in 0..PATIENCE.as_millis() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if has_room() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn read(&self) -> Read {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(READ, 0);
@@ -140,7 +170,7 @@ impl Inner {
         let mut lines = 0;
         let now = jiff::Timestamp::now();
         // In a flood that nobody reads, their form is most of the work; with its envelope a short line doubles.
-        let room = self.writer.has_room(self.source, 3 * size + 512);
+        let room = self.writer.has_room(self.source, taken_by(size));
         act(splitter, &mut |piece| {
             let said = listener.hear(&piece.text, piece.part, now);
             let time = said.time.unwrap_or(now);

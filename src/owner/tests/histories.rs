@@ -4,7 +4,7 @@
 use super::invariants::{Event, check};
 use crate::config::{Mode, Takeover};
 use crate::exit::{Exit, Failure};
-use crate::owner::claim::{Terms, Tried, Volume, attempt};
+use crate::owner::claim::{Terms, Trial, Tried, Volume, attempt};
 use crate::owner::{Confirmation, Epoch, Identity, Record, confirm};
 use crate::store::memory::{Fate, Memory};
 use crate::store::{Backend, Entry, Kind, Store, StoreError};
@@ -89,7 +89,7 @@ impl Machine {
     fn boot(&self, store: &Store) -> Attempt {
         let (store, volume, terms) = (store.clone(), self.volume(), self.terms.clone());
         let data = self.dir.path().to_path_buf();
-        Box::pin(async move { attempt(Some(&store), Ok(()), &volume, &terms, &data).await })
+        Box::pin(async move { attempt(Some(&store), Ok(()), Trial::Passed, &volume, &terms, &data).await })
     }
 }
 
@@ -171,6 +171,7 @@ impl World {
                         end = Some(End::Settled);
                     }
                     Poll::Ready(Ok(Tried::Settled(_) | Tried::Wait(_) | Tried::Again)) => {}
+                    Poll::Ready(Ok(Tried::Untried)) => panic!("the store was tried out"),
                     Poll::Ready(Err(e)) => {
                         assert_eq!(e.exit, Exit::Refused, "{e}");
                         end = Some(End::Refused);
@@ -284,6 +285,30 @@ fn a_claim_killed_after_each_of_its_requests_ends_as_the_one_owner() {
             assert_eq!(check(&world.events), Ok(()));
         }
     }
+}
+
+#[test]
+fn who_goes_on_in_his_epoch_waits_for_no_trial_and_nothing_is_created_without_one() {
+    let mut world = World::new(&[Takeover::Auto]);
+    let boot = |world: &World| {
+        let (machine, store) = (&world.machines[0], world.plain.clone());
+        let (volume, terms) = (machine.volume(), machine.terms.clone());
+        let tried = attempt(Some(&store), Ok(()), Trial::Owed, &volume, &terms, machine.dir.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(tried).unwrap()
+    };
+    assert_eq!(boot(&world), Tried::Untried, "an empty prefix is claimed only after a trial");
+    assert!(world.owners().is_empty() && world.machines[0].identity().is_none());
+    assert!(world.boot_calmly(0));
+    assert!(matches!(boot(&world), Tried::Settled(how) if how.starts_with("owns")));
+    // Killed before its object was there: that is to be created, so the store is tried out first.
+    let identity = world.machines[0].identity().unwrap();
+    let from = identity.epoch.unwrap();
+    let origin = crate::owner::Origin::Takeover { from };
+    let next = Identity { epoch: Some(from.next()), origin, ..identity };
+    next.save(&world.machines[0].volume().identity).unwrap();
+    assert_eq!(boot(&world), Tried::Untried);
+    assert_eq!(world.owners().len(), 1);
 }
 
 #[test]
