@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::pooler::probe::Asked;
 use crate::supervisor::Setting;
 use crate::{
-    archive, facts, keeper, owner, pooler, postgres, secrets, setup, supervisor, telemetry, walg, web,
+    archive, facts, keeper, os, owner, pooler, postgres, secrets, setup, supervisor, telemetry, walg, web,
 };
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
@@ -17,6 +17,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// When a role that is still there has started.
+const STARTED: Duration = Duration::from_secs(5);
 
 /// The whole program.
 #[must_use]
@@ -106,6 +110,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 
 fn role(settings: &Settings, run: impl FnOnce(&Settings) -> Result<Exit, Failure>) -> Result<Exit, Failure> {
     telemetry::init_role(&settings.log);
+    // Those that stay need little of what their start needed; those that end sooner never get there.
+    os::memory::give_back_after(STARTED);
     run(settings)
 }
 

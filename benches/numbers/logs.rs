@@ -116,6 +116,7 @@ fn speed(world: &World, megabytes: u64, ended: u128) -> Result<f64, String> {
 /// The actor's pipe into a logger, which ends when it has written everything.
 fn logger(context: &Context, words: &[&str], verb: &str, megabytes: u64) -> Result<f64, String> {
     let program = which::which(words[0]).map_err(|_| format!("{} is not installed", words[0]))?;
+    let is_copy = words[0] == "cat";
     let room = context.room();
     let (stamps, to) = (room.path().join("stamps"), room.path().join("log"));
     fs::create_dir(&to).map_err(|e| e.to_string())?;
@@ -126,8 +127,14 @@ fn logger(context: &Context, words: &[&str], verb: &str, megabytes: u64) -> Resu
         .spawn()
         .map_err(|e| e.to_string())?;
     let pipe = actor.stdout.take().ok_or("no pipe")?;
-    let mut logger =
-        Command::new(program).args(&words[1..]).arg(&to).stdin(pipe).spawn().map_err(|e| e.to_string())?;
+    let mut command = Command::new(program);
+    command.args(&words[1..]).stdin(pipe);
+    if is_copy {
+        command.stdout(File::create(to.join("copy")).map_err(|e| e.to_string())?);
+    } else {
+        command.arg(&to);
+    }
+    let mut logger = command.spawn().map_err(|e| e.to_string())?;
     let dog = super::watchdog::Watchdog::start(logger.id(), super::peers::PATIENCE);
     logger.wait().map_err(|e| e.to_string())?;
     let ended = now();
@@ -154,12 +161,17 @@ fn throughput(context: &Context, verb: &str, format: &str, megabytes: u64) -> Re
         Ok(speed)
     };
     // Enough in one file: rotating is not what is measured.
-    let loggers: [(&str, Standing, &[&str]); 3] = [
+    let loggers: [(&str, Standing, &[&str]); 4] = [
         ("s6-log T", Standing::Rival, &["s6-log", "-b", "T", "s4000000000"]),
         (
             "s6-log t",
             Standing::Reference("time stamps that no person reads"),
             &["s6-log", "-b", "t", "s4000000000"],
+        ),
+        (
+            "cat",
+            Standing::Reference("copies without looking: what this writer and this file allow"),
+            &["cat"],
         ),
         ("svlogd -tt", Standing::Reference("the goal is s6-log"), &["svlogd", "-tt", "-b", "65536"]),
     ];

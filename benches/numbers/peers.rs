@@ -355,6 +355,14 @@ impl World {
         Ok(status)
     }
 
+    /// The processes that are services.
+    pub(crate) fn services(&self, context: &Context) -> Result<Vec<u32>, String> {
+        let actor = fs::canonicalize(&context.actor).map_err(|e| e.to_string())?;
+        let mut all = processes::below(self.pid()?);
+        all.retain(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == actor));
+        Ok(all)
+    }
+
     /// The processes that are the supervisor's own: all below it but the services.
     pub(crate) fn own(&self, context: &Context) -> Result<Vec<u32>, String> {
         let actor = fs::canonicalize(&context.actor).map_err(|e| e.to_string())?;

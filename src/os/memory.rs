@@ -3,6 +3,37 @@
 //! from nobody who is not short of memory. What is given back is still in the page cache and comes again by a fault.
 
 use nix::libc;
+use std::time::Duration;
+
+/// How long whoever asks gets to come to rest.
+const REST: Duration = Duration::from_millis(100);
+
+/// Has the memory given back a moment later, by a thread that ends with that: whoever gave it back itself would map
+/// again what leads from there to its rest.
+pub fn give_back_after(time: Duration) {
+    let thread = std::thread::Builder::new().name("memory".to_owned()).stack_size(32 << 10);
+    // Without it we keep what we have.
+    let _ = thread.spawn(move || {
+        std::thread::sleep(time);
+        give_back();
+    });
+}
+
+/// The same for one who is about to rest.
+pub fn give_back_soon() {
+    give_back_after(REST);
+}
+
+/// One heap for all threads: each further one begins with pages of its own that are never shared or given back.
+#[allow(unsafe_code, reason = "the allocator's options have no safe interface")]
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only; meant to be called before there is a second thread.
+    // JUSTIFICATION: the environment, which could say it too, is read before `main`.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
 
 /// Unmaps the pages of our own executable that cannot have been written to, and returns free heap. For moments after
 /// which little happens; whatever is needed again is mapped again.

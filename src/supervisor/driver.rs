@@ -193,7 +193,7 @@ impl Driver {
         self.ask(now);
         if self.quiet.is_some_and(|at| at <= now) {
             self.quiet = None;
-            crate::os::memory::give_back();
+            crate::os::memory::give_back_soon();
         }
     }
 

@@ -81,6 +81,7 @@ impl Early {
     /// The system refuses (70).
     pub fn new() -> Result<Early, Failure> {
         let failed = |what: &str, e: &std::io::Error| Failure::gave_up(format!("cannot {what}: {e}"));
+        crate::os::memory::share_one_heap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -2,7 +2,7 @@
 //! supervisor before it believes an ending, so that a service's last words come before the news of its death. A
 //! grandchild that keeps the pipe open delays nothing: nobody waits for the end of the stream.
 
-use super::line::Line;
+use super::line::{Head, Line};
 use super::ring::Ring;
 use super::said::Listener;
 use super::split::{Piece, Splitter};
@@ -55,6 +55,8 @@ struct Inner {
 struct Heard {
     splitter: Splitter,
     listener: Listener,
+    /// How many sixteenths of what was read it took in its form, the last time.
+    grown: usize,
 }
 
 /// Where lines go as they are found.
@@ -128,17 +130,10 @@ impl Inner {
     /// its queue. Whoever did not make room in that moment is waited for no more until there was room again, so a
     /// stalled reader costs a service no more than that. Whether the next wait may be worth it.
     async fn wait_for_room(&self, hope: bool) -> bool {
-        let has_room = || self.writer.has_room(self.source, taken_by(READ));
-        if !hope || has_room() {
-            return has_room();
+        if self.writer.has_room(self.source, taken_by(READ)) {
+            return true;
         }
-        for _ in 0..PATIENCE.as_millis() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if has_room() {
-                return true;
-            }
-        }
-        false
+        hope && tokio::time::timeout(PATIENCE, self.writer.room(self.source, taken_by(READ))).await.is_ok()
     }
 
     fn read(&self) -> Read {
@@ -165,8 +160,9 @@ impl Inner {
     }
 
     fn hand_on(&self, heard: &mut Heard, size: usize, act: impl FnOnce(&mut Splitter, Emit<'_>)) {
-        let Heard { splitter, listener } = heard;
+        let Heard { splitter, listener, grown } = heard;
         let mut out = Vec::new();
+        let mut head = Head::default();
         let mut lines = 0;
         let now = jiff::Timestamp::now();
         // In a flood that nobody reads, their form is most of the work; with its envelope a short line doubles.
@@ -183,12 +179,16 @@ impl Inner {
             lines += 1;
             if room {
                 if out.is_empty() {
-                    out.reserve(size + size / 2 + 256);
+                    out.reserve(*grown * size / 16 + 256);
                 }
-                line.write(self.writer.shape(), &mut out);
+                line.write_after(&mut head, self.writer.shape(), &mut out);
             }
         });
         if room {
+            // What the next read will need: a buffer that must grow is copied, and one that is too large counts in full.
+            if let Some(sixteenths) = (out.len() * 16).checked_div(size) {
+                *grown = (sixteenths + 1).min(64);
+            }
             self.writer.push(self.source, out, lines);
         } else {
             self.writer.lose(self.source, lines);
