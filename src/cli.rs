@@ -110,6 +110,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 
 fn role(settings: &Settings, run: impl FnOnce(&Settings) -> Result<Exit, Failure>) -> Result<Exit, Failure> {
     telemetry::init_role(&settings.log);
+    os::memory::keep_little(os::memory::Heaps::Two);
     // Those that stay need little of what their start needed; those that end sooner never get there.
     os::memory::give_back_after(STARTED);
     run(settings)

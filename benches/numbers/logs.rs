@@ -200,7 +200,9 @@ fn stalled(context: &Context) -> Result<Measured, String> {
     let once = |who| {
         let mut world = World::new(context, who, &[writer("blocks", megabytes)], Logs::Captured)?;
         let (stalled, pipe) = std::io::pipe().map_err(|e| e.to_string())?;
-        world.start_with(Place::Child, |command| drop(command.stdout(pipe)))?;
+        world.start_with(Place::Child, |command| {
+            command.stdout(pipe);
+        })?;
         world.stamped("written", 1)?;
         let peak = processes::peak_rss(world.pid()?);
         drop(stalled);

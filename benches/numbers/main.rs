@@ -1,4 +1,5 @@
-//! `cargo bench --bench numbers -- [--quick] [--out DIRECTORY] [ROW…]`: what `make bench` runs.
+//! `cargo bench --bench numbers -- [--quick] [--alone] [--out DIRECTORY] [ROW…]`: what `make bench` runs. `--alone`
+//! leaves the peers out, for comparing two builds: `SUPAFLY_BENCH_BASELINE` names the other one.
 //!
 //! As root everything runs in a pid namespace of its own, whose end is the end of whatever a peer leaves behind; the
 //! directories are this first process's and are removed by it.
@@ -31,6 +32,7 @@ const INSIDE: &str = "SUPAFLY_BENCH_INSIDE";
 struct Wanted {
     rows: Vec<&'static Row>,
     depth: Depth,
+    invited: Invited,
     out: PathBuf,
 }
 
@@ -51,12 +53,13 @@ fn main() -> ExitCode {
 
 fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut rows, mut depth, mut out) = (Vec::new(), Depth::Full, None);
+    let (mut rows, mut depth, mut invited, mut out) = (Vec::new(), Depth::Full, Invited::Peers, None);
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // Cargo's own.
             "--bench" => {}
+            "--alone" => invited = Invited::Baseline,
             "--quick" => depth = Depth::Quick,
             "--out" => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a directory")?)),
             name => {
@@ -66,12 +69,12 @@ fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
         }
     }
     // Only a whole run is published.
-    let whole = rows.is_empty() && depth == Depth::Full;
+    let whole = rows.is_empty() && depth == Depth::Full && invited == Invited::Peers;
     if rows.is_empty() {
         rows.extend(ROWS);
     }
     let out = out.unwrap_or_else(|| root.join(if whole { "docs" } else { "target/numbers" }));
-    Ok(Wanted { rows, depth, out })
+    Ok(Wanted { rows, depth, invited, out })
 }
 
 fn names() -> String {
@@ -119,7 +122,7 @@ fn inside(wanted: &Wanted, environment: &BTreeMap<String, String>, scratch: &Pat
         scratch: scratch.to_path_buf(),
         disk: disk.to_path_buf(),
         depth: wanted.depth,
-        invited: Invited::Peers,
+        invited: wanted.invited,
     };
     for needed in
         [Some(&context.binary), Some(&context.actor), context.baseline.as_ref()].into_iter().flatten()

@@ -24,15 +24,38 @@ pub fn give_back_soon() {
     give_back_after(REST);
 }
 
-/// One heap for all threads: each further one begins with pages of its own that are never shared or given back.
+/// How many heaps threads may make. Each begins with pages of its own, and keeps what was freed in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heaps {
+    /// For one thread that works and others that hardly allocate.
+    One,
+    /// For several that work.
+    Two,
+}
+
+/// Has the allocator keep little of what is freed: by itself it learns from the first large buffer to keep all of that
+/// size, which is right for a program that does one thing and wrong for one that idles for days between two large ones.
 #[allow(unsafe_code, reason = "the allocator's options have no safe interface")]
-pub fn share_one_heap() {
+pub fn keep_little(heaps: Heaps) {
+    /// Buffers of this size are mapped and given back one by one; what is free at a heap's end, from this size on.
+    #[cfg(target_env = "gnu")]
+    const LARGE: libc::c_int = 1 << 20;
     #[cfg(target_env = "gnu")]
     // SAFETY: numbers only; meant to be called before there is a second thread.
     // JUSTIFICATION: the environment, which could say it too, is read before `main`.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        libc::mallopt(
+            libc::M_ARENA_MAX,
+            match heaps {
+                Heaps::One => 1,
+                Heaps::Two => 2,
+            },
+        );
     }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = heaps;
 }
 
 /// Unmaps the pages of our own executable that cannot have been written to, and returns free heap. For moments after

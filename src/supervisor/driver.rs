@@ -103,7 +103,7 @@ pub(super) type Outcome = (Result<Exit, Failure>, Option<Instant>);
 impl Driver {
     /// Runs until everything is down.
     pub(super) async fn run(mut self, mut ears: Ears) -> Outcome {
-        // Of reading arguments and service files nothing is needed again.
+        // Of setting up nothing is needed again.
         crate::os::memory::give_back();
         let mut happening = Happening::Time;
         let mut stopping = None;
