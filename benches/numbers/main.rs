@@ -24,7 +24,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Set for the process inside the namespace: where it may work, in memory and on a disk.
 const INSIDE: &str = "SUPAFLY_BENCH_INSIDE";
@@ -100,14 +103,33 @@ fn outside() -> ExitCode {
     };
     command.args(std::env::args_os().skip(1));
     command.env(INSIDE, format!("{}:{}", scratch.path().display(), disk.path().display()));
-    let status = match command.status() {
-        Ok(status) => status,
+    match wait(&mut command) {
+        Ok(status) => {
+            status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
         Err(e) => {
             eprintln!("bench: cannot start unshare or ourselves: {e}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+    }
+}
+
+/// Waits for the end; asked to stop, it ends everything and goes on to remove what is there.
+fn wait(command: &mut Command) -> std::io::Result<ExitStatus> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&asked))?;
+    }
+    let mut child = command.spawn()?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if asked.load(Ordering::SeqCst) {
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn inside(wanted: &Wanted, environment: &BTreeMap<String, String>, scratch: &Path, disk: &Path) -> ExitCode {

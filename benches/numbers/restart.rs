@@ -4,7 +4,7 @@ use super::contest::{Contestant, WarmUp, contest};
 use super::goal::{Goal, Unit};
 use super::peers::{Logs, Place, Service, Who, World};
 use super::processes::{self, milliseconds, now};
-use super::row::{Context, Measured, Row, Standing};
+use super::row::{Context, Measured, Row};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -59,11 +59,7 @@ fn killed(context: &Context) -> Result<Measured, String> {
     let mut ours = Victim::new(context, Who::Supafly)?;
     let peers = context.peers(&[Who::Runit, Who::S6Notified, Who::S6, Who::Supervisord, Who::Horust]);
     let peers = peers.iter().map(|who| {
-        let standing = match who {
-            Who::Runit => Standing::Rival,
-            Who::Baseline => who.standing(),
-            _ => Standing::Reference("the goal is runit"),
-        };
+        let standing = who.beside(Who::Runit, "the goal is runit");
         let mut victim = Victim::new(context, *who);
         Contestant::new(who.name(), standing, move || victim.as_mut().map_err(|e| e.clone())?.kill(context))
     });

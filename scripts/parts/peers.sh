@@ -20,16 +20,16 @@ from_debian() {
     exit 3
   fi
   say "installing ${packages[*]}"
-  local policy=/usr/sbin/policy-rc.d ours=
+  # Packages start their services unless this says no.
+  policy=/usr/sbin/policy-rc.d ours=
   if [ ! -e "$policy" ]; then
     ours=$policy
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 0755 "$policy"
   fi
+  [ -z "$ours" ] || trap 'rm -f "$ours"' EXIT
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null ||
-    { rm -f "$ours"; return 1; }
-  rm -f "$ours"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
   if command -v systemctl >/dev/null; then systemctl disable --quiet supervisor 2>/dev/null || :; fi
 }
 

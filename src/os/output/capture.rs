@@ -246,4 +246,66 @@ mod tests {
         });
         assert!(lines.iter().all(|l| l.len() == 999), "{lines:?}");
     }
+
+    /// What comes out of so many lines when each write to our own reader goes as `sink` says, and how long that took.
+    fn flooded(lines: usize, sink: impl Write + Send + 'static) -> Duration {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (reader, mut pipe) = std::io::pipe().unwrap();
+        let reader = OwnedFd::from(reader);
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        let writer = Writer::start(Shape::Text, sink).unwrap();
+        let capture = Capture::new(reader, ("a", 1, "stdout"), &writer, &Ring::default()).unwrap();
+        let flood = std::thread::spawn(move || {
+            let block = [b"x".repeat(99), b"\n".to_vec()].concat().repeat(500);
+            (0..lines / 500).for_each(|_| pipe.write_all(&block).unwrap());
+        });
+        #[allow(clippy::disallowed_methods, reason = "a test measures")]
+        let begun = std::time::Instant::now();
+        runtime.block_on(capture.follow());
+        flood.join().unwrap();
+        let took = begun.elapsed();
+        writer.flush(Duration::from_secs(1));
+        took
+    }
+
+    #[test]
+    fn a_reader_that_is_only_behind_loses_nothing() {
+        #[derive(Clone, Default)]
+        struct Slow(Arc<Mutex<Vec<u8>>>);
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                std::thread::sleep(Duration::from_millis(1));
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Slow::default();
+        flooded(200_000, sink.clone());
+        let text = sink.0.lock().unwrap();
+        let lines = text.split(|b| *b == b'\n').filter(|l| l.ends_with(b"xxx")).count();
+        assert_eq!(lines, 200_000);
+    }
+
+    #[test]
+    fn a_reader_that_stands_costs_a_service_one_moment() {
+        struct Stalled(std::sync::mpsc::Receiver<()>);
+        impl Write for Stalled {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, held) = std::sync::mpsc::channel();
+        // 40 MB in 64 KiB: a moment for each would be more than ten seconds.
+        let took = flooded(400_000, Stalled(held));
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        drop(release);
+    }
 }
