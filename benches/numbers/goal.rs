@@ -41,6 +41,7 @@ impl Unit {
 /// What our median is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(dead_code, reason = "as above")]
+#[allow(clippy::enum_variant_names, reason = "they are read as `at most`, `at least`")]
 pub(crate) enum Goal {
     /// Not above this.
     AtMost(f64),

@@ -57,7 +57,7 @@ fn stop(context: &Context, place: Place) -> Result<Measured, String> {
         let standing = who.beside(Who::S6, why);
         Contestant::new(who.name(), standing, move || once(context, *who, place).map(|(took, _)| took))
     });
-    let (ours, peers) = contest(context, (7, WarmUp::Yes), ours, peers.collect())?;
+    let (ours, peers) = contest(context, (5, WarmUp::Yes), ours, peers.collect())?;
     let all = Condition {
         what: "services of ours that ended by themselves".to_owned(),
         value: f64::from(u32::try_from(fewest).unwrap_or(0)),

@@ -338,9 +338,11 @@ impl Driver {
     /// Everything is down: nothing of ours may be left, adopted strangers included.
     async fn end(mut self, exit: Exit) -> Result<Exit, Failure> {
         let everybody = || self.rundir.descent.everybody();
+        let mut proved = false;
         for _ in 0..200 {
             let left = self.processes.reap().left;
-            if left == Left::Nobody && descent::empty(everybody) == Pass::Proved {
+            proved = left == Left::Nobody && descent::empty(everybody) == Pass::Proved;
+            if proved {
                 break;
             }
             descent::signal_all(Signal::SIGKILL, everybody);
@@ -348,7 +350,7 @@ impl Driver {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let left = everybody().map_or(0, |found| found.len());
+        let left = if proved { 0 } else { everybody().map_or(0, |found| found.len()) };
         if left > 0 {
             tracing::error!(left, "processes that cannot be ended are left behind");
         }

@@ -24,7 +24,8 @@ fn mapped(pid: i32) -> u64 {
 
 scenario!(what_the_start_needed_is_given_back_and_all_works_as_before, |w| {
     let pids = w.file("pids");
-    w.service("a", &["pid", &pids, "serve", &w.file("marks"), "a"], "").start();
+    w.service("a", &["pid", &pids, "serve", &w.file("marks"), "a"], "");
+    w.start();
     w.until_state("a", "ready");
     let us = w.pid();
     let asked = mapped(us);
