@@ -34,10 +34,12 @@ from_debian() {
 }
 
 horust() {
-  "$SUPAFLY_CACHE/bin/horust" --version 2>/dev/null | grep -qi " $version\$" && return
+  # It does not say its version itself.
+  [ "$(cat "$SUPAFLY_CACHE/bin/horust.version" 2>/dev/null)" = "$version" ] && [ -x "$SUPAFLY_CACHE/bin/horust" ] && return
   say "building Horust $version (3 minutes, once)"
   CARGO_TARGET_DIR="$SUPAFLY_CACHE/build/horust" cargo install --quiet --locked --force --root "$SUPAFLY_CACHE" "horust@$version"
   rm -rf "$SUPAFLY_CACHE/build/horust"
+  echo "$version" > "$SUPAFLY_CACHE/bin/horust.version"
 }
 
 locked debian from_debian
