@@ -20,7 +20,7 @@ const READ: usize = 64 << 10;
 const DRAIN: usize = 1 << 20;
 
 /// How long a service may be held up, once, by a reader of ours that is behind.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What lines of so many bytes may take with their envelopes.
 const fn taken_by(size: usize) -> usize {
