@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure};
 use crate::pooler::probe::Asked;
 use crate::supervisor::Setting;
 use crate::{
-    archive, facts, keeper, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry, walg,
-    web,
+    archive, facts, keeper, os, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry,
+    walg, web,
 };
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
@@ -18,6 +18,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// When a role that is still there has started.
+const STARTED: Duration = Duration::from_secs(5);
 
 /// The whole program.
 #[must_use]
@@ -109,6 +113,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 
 fn role(settings: &Settings, run: impl FnOnce(&Settings) -> Result<Exit, Failure>) -> Result<Exit, Failure> {
     telemetry::init_role(&settings.log);
+    os::memory::keep_little(os::memory::Heaps::Two);
+    // Those that stay need little of what their start needed; those that end sooner never get there.
+    os::memory::give_back_after(STARTED);
     run(settings)
 }
 

@@ -2,6 +2,7 @@
 
 /// What figures of a row are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "rows come and go, units stay")]
 pub(crate) enum Unit {
     Milliseconds,
     Seconds,
@@ -39,6 +40,8 @@ impl Unit {
 
 /// What our median is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(dead_code, reason = "as above")]
+#[allow(clippy::enum_variant_names, reason = "they are read as `at most`, `at least`")]
 pub(crate) enum Goal {
     /// Not above this.
     AtMost(f64),

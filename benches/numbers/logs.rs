@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 macro_rules! row {
-    ($name:literal, $what:literal, $verb:literal, $format:literal, $megabytes:literal) => {
+    ($name:literal, $what:literal, $verb:literal, $format:literal, $megabytes:literal, $why:literal) => {
         Row {
             name: $name,
             what: concat!(
@@ -24,7 +24,7 @@ macro_rules! row {
             unit: Unit::MegabytesPerSecond,
             goals: &[Goal::AtLeastPeer { factor: 2.0 }],
             run: |context| throughput(context, $verb, $format, context.size($megabytes, 5)),
-            when_missed: "",
+            when_missed: $why,
         }
     };
 }
@@ -34,21 +34,25 @@ pub(crate) static JSON_BLOCKS: Row = row!(
     "300 MB in lines of 100 bytes, written by the service 64 KiB at a time, as JSON on our stdout.",
     "blocks",
     "json",
-    300
+    300,
+    ""
 );
 pub(crate) static JSON_LINES: Row = row!(
     "log_json_lines",
     "100 MB in lines of 100 bytes, each a write of its own, as JSON on our stdout.",
     "lines",
     "json",
-    100
+    100,
+    "the service itself is what is slow: with a system call a line it writes hardly more even to `cat`, which does nothing to a \
+     line (see below), so twice the speed of s6-log cannot be reached by any reader"
 );
 pub(crate) static TEXT_BLOCKS: Row = row!(
     "log_text_blocks",
     "300 MB in lines of 100 bytes, written by the service 64 KiB at a time, as text on our stdout.",
     "blocks",
     "text",
-    300
+    300,
+    ""
 );
 
 pub(crate) static STALLED: Row = Row {
@@ -116,6 +120,7 @@ fn speed(world: &World, megabytes: u64, ended: u128) -> Result<f64, String> {
 /// The actor's pipe into a logger, which ends when it has written everything.
 fn logger(context: &Context, words: &[&str], verb: &str, megabytes: u64) -> Result<f64, String> {
     let program = which::which(words[0]).map_err(|_| format!("{} is not installed", words[0]))?;
+    let is_copy = words[0] == "cat";
     let room = context.room();
     let (stamps, to) = (room.path().join("stamps"), room.path().join("log"));
     fs::create_dir(&to).map_err(|e| e.to_string())?;
@@ -126,8 +131,14 @@ fn logger(context: &Context, words: &[&str], verb: &str, megabytes: u64) -> Resu
         .spawn()
         .map_err(|e| e.to_string())?;
     let pipe = actor.stdout.take().ok_or("no pipe")?;
-    let mut logger =
-        Command::new(program).args(&words[1..]).arg(&to).stdin(pipe).spawn().map_err(|e| e.to_string())?;
+    let mut command = Command::new(program);
+    command.args(&words[1..]).stdin(pipe);
+    if is_copy {
+        command.stdout(File::create(to.join("copy")).map_err(|e| e.to_string())?);
+    } else {
+        command.arg(&to);
+    }
+    let mut logger = command.spawn().map_err(|e| e.to_string())?;
     let dog = super::watchdog::Watchdog::start(logger.id(), super::peers::PATIENCE);
     logger.wait().map_err(|e| e.to_string())?;
     let ended = now();
@@ -154,12 +165,17 @@ fn throughput(context: &Context, verb: &str, format: &str, megabytes: u64) -> Re
         Ok(speed)
     };
     // Enough in one file: rotating is not what is measured.
-    let loggers: [(&str, Standing, &[&str]); 3] = [
+    let loggers: [(&str, Standing, &[&str]); 4] = [
         ("s6-log T", Standing::Rival, &["s6-log", "-b", "T", "s4000000000"]),
         (
             "s6-log t",
             Standing::Reference("time stamps that no person reads"),
             &["s6-log", "-b", "t", "s4000000000"],
+        ),
+        (
+            "cat",
+            Standing::Reference("copies without looking: what this writer and this file allow"),
+            &["cat"],
         ),
         ("svlogd -tt", Standing::Reference("the goal is s6-log"), &["svlogd", "-tt", "-b", "65536"]),
     ];
@@ -188,7 +204,9 @@ fn stalled(context: &Context) -> Result<Measured, String> {
     let once = |who| {
         let mut world = World::new(context, who, &[writer("blocks", megabytes)], Logs::Captured)?;
         let (stalled, pipe) = std::io::pipe().map_err(|e| e.to_string())?;
-        world.start_with(Place::Child, |command| drop(command.stdout(pipe)))?;
+        world.start_with(Place::Child, |command| {
+            command.stdout(pipe);
+        })?;
         world.stamped("written", 1)?;
         let peak = processes::peak_rss(world.pid()?);
         drop(stalled);

@@ -1,4 +1,5 @@
-//! `cargo bench --bench numbers -- [--quick] [--out DIRECTORY] [ROW…]`: what `make bench` runs.
+//! `cargo bench --bench numbers -- [--quick] [--alone] [--out DIRECTORY] [ROW…]`: what `make bench` runs. `--alone`
+//! leaves the peers out, for comparing two builds: `SUPAFLY_BENCH_BASELINE` names the other one.
 //!
 //! As root everything runs in a pid namespace of its own, whose end is the end of whatever a peer leaves behind; the
 //! directories are this first process's and are removed by it.
@@ -23,7 +24,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Set for the process inside the namespace: where it may work, in memory and on a disk.
 const INSIDE: &str = "SUPAFLY_BENCH_INSIDE";
@@ -31,6 +35,7 @@ const INSIDE: &str = "SUPAFLY_BENCH_INSIDE";
 struct Wanted {
     rows: Vec<&'static Row>,
     depth: Depth,
+    invited: Invited,
     out: PathBuf,
 }
 
@@ -51,12 +56,13 @@ fn main() -> ExitCode {
 
 fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut rows, mut depth, mut out) = (Vec::new(), Depth::Full, None);
+    let (mut rows, mut depth, mut invited, mut out) = (Vec::new(), Depth::Full, Invited::Peers, None);
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // Cargo's own.
             "--bench" => {}
+            "--alone" => invited = Invited::Baseline,
             "--quick" => depth = Depth::Quick,
             "--out" => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a directory")?)),
             name => {
@@ -66,12 +72,12 @@ fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
         }
     }
     // Only a whole run is published.
-    let whole = rows.is_empty() && depth == Depth::Full;
+    let whole = rows.is_empty() && depth == Depth::Full && invited == Invited::Peers;
     if rows.is_empty() {
         rows.extend(ROWS);
     }
     let out = out.unwrap_or_else(|| root.join(if whole { "docs" } else { "target/numbers" }));
-    Ok(Wanted { rows, depth, out })
+    Ok(Wanted { rows, depth, invited, out })
 }
 
 fn names() -> String {
@@ -97,14 +103,33 @@ fn outside() -> ExitCode {
     };
     command.args(std::env::args_os().skip(1));
     command.env(INSIDE, format!("{}:{}", scratch.path().display(), disk.path().display()));
-    let status = match command.status() {
-        Ok(status) => status,
+    match wait(&mut command) {
+        Ok(status) => {
+            status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
         Err(e) => {
             eprintln!("bench: cannot start unshare or ourselves: {e}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+    }
+}
+
+/// Waits for the end; asked to stop, it ends everything and goes on to remove what is there.
+fn wait(command: &mut Command) -> std::io::Result<ExitStatus> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&asked))?;
+    }
+    let mut child = command.spawn()?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if asked.load(Ordering::SeqCst) {
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn inside(wanted: &Wanted, environment: &BTreeMap<String, String>, scratch: &Path, disk: &Path) -> ExitCode {
@@ -119,7 +144,7 @@ fn inside(wanted: &Wanted, environment: &BTreeMap<String, String>, scratch: &Pat
         scratch: scratch.to_path_buf(),
         disk: disk.to_path_buf(),
         depth: wanted.depth,
-        invited: Invited::Peers,
+        invited: wanted.invited,
     };
     for needed in
         [Some(&context.binary), Some(&context.actor), context.baseline.as_ref()].into_iter().flatten()

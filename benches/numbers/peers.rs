@@ -86,10 +86,16 @@ impl Who {
 
     /// What our goal is measured by, unless the row knows better.
     pub(crate) const fn standing(self) -> Standing {
-        match self {
-            Who::Baseline => Standing::Reference("another build of supafly"),
-            _ => Standing::Rival,
+        if matches!(self, Who::Baseline) {
+            Standing::Reference("another build of supafly")
+        } else {
+            Standing::Rival
         }
+    }
+
+    /// As one beside the one that the goal names.
+    pub(crate) fn beside(self, named: Who, why: &'static str) -> Standing {
+        if self == named || self == Who::Baseline { self.standing() } else { Standing::Reference(why) }
     }
 
     fn program(self, context: &Context) -> Result<PathBuf, String> {
@@ -344,15 +350,22 @@ impl World {
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus, String> {
-        let (mut child, place) = self.running.take().ok_or("it is not running")?;
+        let (mut child, _) = self.running.take().ok_or("it is not running")?;
         // Waiting in the kernel is exact; whoever hangs is killed from aside.
         let dog = super::watchdog::Watchdog::start(child.id(), PATIENCE);
         let status = child.wait().map_err(|e| e.to_string())?;
         if dog.has_bitten() {
             return Err(format!("it had not ended {} s after the signal", PATIENCE.as_secs()));
         }
-        let _ = place;
         Ok(status)
+    }
+
+    /// The processes that are services.
+    pub(crate) fn services(&self, context: &Context) -> Result<Vec<u32>, String> {
+        let actor = fs::canonicalize(&context.actor).map_err(|e| e.to_string())?;
+        let mut all = processes::below(self.pid()?);
+        all.retain(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == actor));
+        Ok(all)
     }
 
     /// The processes that are the supervisor's own: all below it but the services.

@@ -43,7 +43,7 @@ fn all_roles(context: &Context) -> Result<Measured, String> {
     let ours = || {
         let stack = Stack::start(context, &context.binary)?;
         let (sum, roles) = stack.measure()?;
-        with = format!("{} processes of supafly; services: {roles}", stack.ours().len());
+        with = format!("{}; services: {roles}", stack.shares());
         Ok(sum)
     };
     let (ours, peers) = contest(context, (5, WarmUp::No), ours, baseline.collect())?;
@@ -125,6 +125,17 @@ impl Stack {
         let up: Vec<String> =
             services.iter().map(|s| format!("{} {}", text(s, "name"), text(s, "state"))).collect();
         (saved && !services.iter().any(busy)).then(|| up.join(", "))
+    }
+
+    /// What each of our processes has of it.
+    fn shares(&self) -> String {
+        let share = |pid: u32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let role =
+                words.split(|b| *b == 0).skip(1).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
+            format!("{} {}", role.trim_end(), Unit::Megabytes.show(processes::pss(pid).unwrap_or(0.0)))
+        };
+        self.ours().into_iter().map(share).collect::<Vec<_>>().join(", ")
     }
 
     /// Processes that run our binary.

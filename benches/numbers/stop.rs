@@ -4,7 +4,7 @@ use super::contest::{Contestant, WarmUp, contest};
 use super::goal::{Goal, Unit};
 use super::peers::{Logs, Place, Who, World, six};
 use super::processes::{milliseconds, now};
-use super::row::{Condition, Context, Measured, Row, Standing};
+use super::row::{Condition, Context, Measured, Row};
 use nix::sys::signal::Signal;
 
 pub(crate) static CHILD: Row = Row {
@@ -50,16 +50,14 @@ fn stop(context: &Context, place: Place) -> Result<Measured, String> {
     };
     let peers = context.peers(&[Who::S6, Who::Runit, Who::Supervisord, Who::Horust]);
     let peers = peers.iter().map(|who| {
-        let standing = match who {
-            Who::S6 => Standing::Rival,
-            // runsvdir leaves its services to themselves, or to the kernel's SIGKILL as PID 1.
-            Who::Runit => Standing::Reference("does not wait for its services: it ends before they do"),
-            Who::Baseline => who.standing(),
-            _ => Standing::Reference("the goal is s6"),
-        };
+        // runsvdir leaves its services to themselves, or to the kernel's SIGKILL as PID 1.
+        let alone = *who == Who::Runit;
+        let why =
+            if alone { "does not wait for its services: it ends before they do" } else { "the goal is s6" };
+        let standing = who.beside(Who::S6, why);
         Contestant::new(who.name(), standing, move || once(context, *who, place).map(|(took, _)| took))
     });
-    let (ours, peers) = contest(context, (7, WarmUp::Yes), ours, peers.collect())?;
+    let (ours, peers) = contest(context, (5, WarmUp::Yes), ours, peers.collect())?;
     let all = Condition {
         what: "services of ours that ended by themselves".to_owned(),
         value: f64::from(u32::try_from(fewest).unwrap_or(0)),

@@ -20,24 +20,26 @@ from_debian() {
     exit 3
   fi
   say "installing ${packages[*]}"
-  local policy=/usr/sbin/policy-rc.d ours=
+  # Packages start their services unless this says no.
+  policy=/usr/sbin/policy-rc.d ours=
   if [ ! -e "$policy" ]; then
     ours=$policy
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 0755 "$policy"
   fi
+  [ -z "$ours" ] || trap 'rm -f "$ours"' EXIT
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null ||
-    { rm -f "$ours"; return 1; }
-  rm -f "$ours"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
   if command -v systemctl >/dev/null; then systemctl disable --quiet supervisor 2>/dev/null || :; fi
 }
 
 horust() {
-  "$SUPAFLY_CACHE/bin/horust" --version 2>/dev/null | grep -qi " $version\$" && return
+  # It does not say its version itself.
+  [ "$(cat "$SUPAFLY_CACHE/bin/horust.version" 2>/dev/null)" = "$version" ] && [ -x "$SUPAFLY_CACHE/bin/horust" ] && return
   say "building Horust $version (3 minutes, once)"
   CARGO_TARGET_DIR="$SUPAFLY_CACHE/build/horust" cargo install --quiet --locked --force --root "$SUPAFLY_CACHE" "horust@$version"
   rm -rf "$SUPAFLY_CACHE/build/horust"
+  echo "$version" > "$SUPAFLY_CACHE/bin/horust.version"
 }
 
 locked debian from_debian

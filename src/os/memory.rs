@@ -3,6 +3,60 @@
 //! from nobody who is not short of memory. What is given back is still in the page cache and comes again by a fault.
 
 use nix::libc;
+use std::time::Duration;
+
+/// How long whoever asks gets to come to rest.
+const REST: Duration = Duration::from_millis(100);
+
+/// Has the memory given back a moment later, by a thread that ends with that: whoever gave it back itself would map
+/// again what leads from there to its rest.
+pub fn give_back_after(time: Duration) {
+    let thread = std::thread::Builder::new().name("memory".to_owned()).stack_size(32 << 10);
+    // Without it we keep what we have.
+    let _ = thread.spawn(move || {
+        std::thread::sleep(time);
+        give_back();
+    });
+}
+
+/// The same for one who is about to rest.
+pub fn give_back_soon() {
+    give_back_after(REST);
+}
+
+/// How many heaps threads may make. Each begins with pages of its own, and keeps what was freed in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heaps {
+    /// For one thread that works and others that hardly allocate.
+    One,
+    /// For several that work.
+    Two,
+}
+
+/// Has the allocator keep little of what is freed: by itself it learns from the first large buffer to keep all of that
+/// size, which is right for a program that does one thing and wrong for one that idles for days between two large ones.
+#[allow(unsafe_code, reason = "the allocator's options have no safe interface")]
+pub fn keep_little(heaps: Heaps) {
+    /// Buffers of this size are mapped and given back one by one; what is free at a heap's end, from this size on.
+    #[cfg(target_env = "gnu")]
+    const LARGE: libc::c_int = 1 << 20;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only; meant to be called before there is a second thread.
+    // JUSTIFICATION: the environment, which could say it too, is read before `main`.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        libc::mallopt(
+            libc::M_ARENA_MAX,
+            match heaps {
+                Heaps::One => 1,
+                Heaps::Two => 2,
+            },
+        );
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = heaps;
+}
 
 /// Unmaps the pages of our own executable that cannot have been written to, and returns free heap. For moments after
 /// which little happens; whatever is needed again is mapped again.

@@ -103,7 +103,7 @@ pub(super) type Outcome = (Result<Exit, Failure>, Option<Instant>);
 impl Driver {
     /// Runs until everything is down.
     pub(super) async fn run(mut self, mut ears: Ears) -> Outcome {
-        // Of reading arguments and service files nothing is needed again.
+        // Of setting up nothing is needed again.
         crate::os::memory::give_back();
         let mut happening = Happening::Time;
         let mut stopping = None;
@@ -193,7 +193,7 @@ impl Driver {
         self.ask(now);
         if self.quiet.is_some_and(|at| at <= now) {
             self.quiet = None;
-            crate::os::memory::give_back();
+            crate::os::memory::give_back_soon();
         }
     }
 
@@ -346,9 +346,11 @@ impl Driver {
     /// Everything is down: nothing of ours may be left, adopted strangers included.
     async fn end(mut self, exit: Exit) -> Result<Exit, Failure> {
         let everybody = || self.rundir.descent.everybody();
+        let mut proved = false;
         for _ in 0..200 {
             let left = self.processes.reap().left;
-            if left == Left::Nobody && descent::empty(everybody) == Pass::Proved {
+            proved = left == Left::Nobody && descent::empty(everybody) == Pass::Proved;
+            if proved {
                 break;
             }
             descent::signal_all(Signal::SIGKILL, everybody);
@@ -356,7 +358,7 @@ impl Driver {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let left = everybody().map_or(0, |found| found.len());
+        let left = if proved { 0 } else { everybody().map_or(0, |found| found.len()) };
         if left > 0 {
             tracing::error!(left, "processes that cannot be ended are left behind");
         }

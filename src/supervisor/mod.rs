@@ -24,6 +24,7 @@ pub use checking::{Setting, check};
 use crate::config::LogFormat;
 use crate::exit::{Exit, Failure};
 use crate::os::lock;
+use crate::os::memory::{self, Heaps};
 use crate::os::output::{Rings, Shape, Writer};
 use crate::os::privilege::Privilege;
 use crate::os::signals::Signals;
@@ -82,6 +83,7 @@ impl Early {
     /// The system refuses (70).
     pub fn new() -> Result<Early, Failure> {
         let failed = |what: &str, e: &std::io::Error| Failure::gave_up(format!("cannot {what}: {e}"));
+        memory::keep_little(Heaps::One);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -100,7 +102,11 @@ impl Early {
 /// Nothing was started: the configuration is wrong (78), or another supervisor has the run directory (77).
 pub fn run(args: RunArgs, early: Option<Early>) -> Result<Exit, Failure> {
     let Early { runtime, signals } = early.map_or_else(Early::new, Ok)?;
+    // Of the command line and the settings nothing is needed again, and of the service files neither: how much memory we
+    // ever had is what counts where it is scarce.
+    memory::give_back();
     let plan = load::plan(&args)?;
+    memory::give_back();
     let shape = match args.log_format {
         LogFormat::Json => Shape::Json,
         LogFormat::Text => Shape::Text,

@@ -23,6 +23,7 @@ mod life;
 mod limits;
 mod living;
 mod logs;
+mod memory;
 mod oracle;
 mod powers;
 mod probing;

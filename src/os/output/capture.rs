@@ -2,7 +2,7 @@
 //! supervisor before it believes an ending, so that a service's last words come before the news of its death. A
 //! grandchild that keeps the pipe open delays nothing: nobody waits for the end of the stream.
 
-use super::line::Line;
+use super::line::{Head, Line};
 use super::ring::Ring;
 use super::said::Listener;
 use super::split::{Piece, Splitter};
@@ -20,7 +20,7 @@ const READ: usize = 64 << 10;
 const DRAIN: usize = 1 << 20;
 
 /// How long a service may be held up, once, by a reader of ours that is behind.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What lines of so many bytes may take with their envelopes.
 const fn taken_by(size: usize) -> usize {
@@ -55,6 +55,8 @@ struct Inner {
 struct Heard {
     splitter: Splitter,
     listener: Listener,
+    /// How many sixteenths of what was read it took in its form, the last time.
+    grown: usize,
 }
 
 /// Where lines go as they are found.
@@ -128,17 +130,10 @@ impl Inner {
     /// its queue. Whoever did not make room in that moment is waited for no more until there was room again, so a
     /// stalled reader costs a service no more than that. Whether the next wait may be worth it.
     async fn wait_for_room(&self, hope: bool) -> bool {
-        let has_room = || self.writer.has_room(self.source, taken_by(READ));
-        if !hope || has_room() {
-            return has_room();
+        if self.writer.has_room(self.source, taken_by(READ)) {
+            return true;
         }
-        for _ in 0..PATIENCE.as_millis() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if has_room() {
-                return true;
-            }
-        }
-        false
+        hope && tokio::time::timeout(PATIENCE, self.writer.room(self.source, taken_by(READ))).await.is_ok()
     }
 
     fn read(&self) -> Read {
@@ -165,8 +160,9 @@ impl Inner {
     }
 
     fn hand_on(&self, heard: &mut Heard, size: usize, act: impl FnOnce(&mut Splitter, Emit<'_>)) {
-        let Heard { splitter, listener } = heard;
+        let Heard { splitter, listener, grown } = heard;
         let mut out = Vec::new();
+        let mut head = Head::default();
         let mut lines = 0;
         let now = jiff::Timestamp::now();
         // In a flood that nobody reads, their form is most of the work; with its envelope a short line doubles.
@@ -183,12 +179,16 @@ impl Inner {
             lines += 1;
             if room {
                 if out.is_empty() {
-                    out.reserve(size + size / 2 + 256);
+                    out.reserve(*grown * size / 16 + 256);
                 }
-                line.write(self.writer.shape(), &mut out);
+                line.write_after(&mut head, self.writer.shape(), &mut out);
             }
         });
         if room {
+            // What the next read will need: a buffer that must grow is copied, and one that is too large counts in full.
+            if let Some(sixteenths) = (out.len() * 16).checked_div(size) {
+                *grown = (sixteenths + 1).min(64);
+            }
             self.writer.push(self.source, out, lines);
         } else {
             self.writer.lose(self.source, lines);
@@ -245,5 +245,67 @@ mod tests {
             capture.drain();
         });
         assert!(lines.iter().all(|l| l.len() == 999), "{lines:?}");
+    }
+
+    /// What comes out of so many lines when each write to our own reader goes as `sink` says, and how long that took.
+    fn flooded(lines: usize, sink: impl Write + Send + 'static) -> Duration {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (reader, mut pipe) = std::io::pipe().unwrap();
+        let reader = OwnedFd::from(reader);
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        let writer = Writer::start(Shape::Text, sink).unwrap();
+        let capture = Capture::new(reader, ("a", 1, "stdout"), &writer, &Ring::default()).unwrap();
+        let flood = std::thread::spawn(move || {
+            let block = [b"x".repeat(99), b"\n".to_vec()].concat().repeat(500);
+            (0..lines / 500).for_each(|_| pipe.write_all(&block).unwrap());
+        });
+        #[allow(clippy::disallowed_methods, reason = "a test measures")]
+        let begun = std::time::Instant::now();
+        runtime.block_on(capture.follow());
+        flood.join().unwrap();
+        let took = begun.elapsed();
+        writer.flush(Duration::from_secs(1));
+        took
+    }
+
+    #[test]
+    fn a_reader_that_is_only_behind_loses_nothing() {
+        #[derive(Clone, Default)]
+        struct Slow(Arc<Mutex<Vec<u8>>>);
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                std::thread::sleep(Duration::from_millis(1));
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Slow::default();
+        flooded(200_000, sink.clone());
+        let text = sink.0.lock().unwrap();
+        let lines = text.split(|b| *b == b'\n').filter(|l| l.ends_with(b"xxx")).count();
+        assert_eq!(lines, 200_000);
+    }
+
+    #[test]
+    fn a_reader_that_stands_costs_a_service_one_moment() {
+        struct Stalled(std::sync::mpsc::Receiver<()>);
+        impl Write for Stalled {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, held) = std::sync::mpsc::channel();
+        // 40 MB in 64 KiB: a moment for each would be more than ten seconds.
+        let took = flooded(400_000, Stalled(held));
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        drop(release);
     }
 }

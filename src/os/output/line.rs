@@ -113,13 +113,24 @@ impl<'a> Line<'a> {
 
     /// Appends the line, newline included.
     pub fn write(&self, shape: Shape, out: &mut Vec<u8>) {
+        self.write_after(&mut Head::default(), shape, out);
+    }
+
+    /// The same for one of many lines: what comes before the message is made once for all that have it alike. `head` is
+    /// for lines of one service, run, stream and shape.
+    pub fn write_after(&self, head: &mut Head, shape: Shape, out: &mut Vec<u8>) {
+        if head.of != Some((self.time, self.level)) {
+            head.of = Some((self.time, self.level));
+            head.bytes.clear();
+            self.begin(shape, &mut head.bytes);
+        }
+        out.extend_from_slice(&head.bytes);
         match shape {
             Shape::Json => {
-                // Plain data into memory: neither can fail.
-                let _ = serde_json::to_writer(&mut *out, self);
+                push_quoted(out, self.message);
+                self.end(out);
             }
             Shape::Text => {
-                let _ = write!(out, "{:.3} {:<10} {:<5} ", self.time, self.service, self.level.shown());
                 push_printable(out, &self.flat());
                 if self.more {
                     out.extend_from_slice(" \\".as_bytes());
@@ -128,6 +139,58 @@ impl<'a> Line<'a> {
         }
         out.push(b'\n');
     }
+
+    /// What comes before the message.
+    fn begin(&self, shape: Shape, out: &mut Vec<u8>) {
+        // Plain data into memory, here and below: nothing of it can fail.
+        let _ = match shape {
+            Shape::Json => write!(out, "{{\"time\":\"{}\",\"level\":", self.time)
+                .and_then(|()| serde_json::to_writer(&mut *out, &self.level).map_err(Into::into))
+                .and_then(|()| write!(out, ",\"service\":"))
+                .and_then(|()| serde_json::to_writer(&mut *out, self.service).map_err(Into::into))
+                .and_then(|()| self.run.map_or(Ok(()), |run| write!(out, ",\"run\":{run}")))
+                .and_then(|()| self.stream.map_or(Ok(()), |stream| write!(out, ",\"stream\":\"{stream}\"")))
+                .and_then(|()| write!(out, ",\"message\":")),
+            Shape::Text => write!(out, "{:.3} {:<10} {:<5} ", self.time, self.service, self.level.shown()),
+        };
+    }
+
+    /// What comes after the message of an object.
+    fn end(&self, out: &mut Vec<u8>) {
+        if let Some(part) = self.part {
+            let _ = write!(out, ",\"part\":{part}");
+        }
+        if self.more {
+            out.extend_from_slice(b",\"more\":true");
+        }
+        if let Some(lost) = self.lost {
+            let _ = write!(out, ",\"lost\":{lost}");
+        }
+        if !self.fields.is_empty() {
+            out.extend_from_slice(b",\"fields\":");
+            let _ = serde_json::to_writer(&mut *out, &self.fields);
+        }
+        out.push(b'}');
+    }
+}
+
+/// What comes before the message, as the line before had it.
+#[derive(Debug, Default)]
+pub struct Head {
+    of: Option<(jiff::Timestamp, Level)>,
+    bytes: Vec<u8>,
+}
+
+/// A text of JSON. Nearly none has anything to be escaped, and finding that out looks at many bytes at once.
+fn push_quoted(out: &mut Vec<u8>, text: &str) {
+    let special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+    if text.bytes().fold(false, |any, byte| any | special(byte)) {
+        let _ = serde_json::to_writer(out, text);
+        return;
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 /// Control characters, and those that turn the direction of what follows, are shown and not obeyed.
@@ -175,6 +238,47 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "2026-01-02T03:04:05.000Z web        WARN  a \"b\"\\u{1b}[31m\n"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_line_is_written_as_its_type_says(
+            message in "[ -~\\PC\\x00-\\x1f\"\\\\é€]{0,60}", service in "[a-z\"]{1,8}", run in proptest::option::of(0u64..9),
+            part in proptest::option::of(1u32..9), more: bool, lost in proptest::option::of(1u64..9), field: bool, nanos in 0i32..1_000_000_000,
+        ) {
+            let time = jiff::Timestamp::new(1_700_000_000, nanos).unwrap();
+            let mut line = Line::at(time, &service, Level::Warn, &message);
+            line.run = run;
+            line.stream = run.map(|_| "stdout");
+            (line.part, line.more, line.lost) = (part, more, lost);
+            if field {
+                line.fields.insert("a\"b".to_owned(), serde_json::json!({ "c": message }));
+            }
+            let mut head = Head::default();
+            let mut out = Vec::new();
+            line.write_after(&mut head, Shape::Json, &mut out);
+            line.write_after(&mut head, Shape::Json, &mut out);
+            let wanted = serde_json::to_string(&line).unwrap() + "\n";
+            proptest::prop_assert_eq!(String::from_utf8(out).unwrap(), wanted.repeat(2));
+        }
+    }
+
+    #[test]
+    fn another_time_or_level_is_not_taken_from_the_line_before() {
+        let mut head = Head::default();
+        let mut lines = |shape| {
+            let times = ["2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"].map(|t| t.parse().unwrap());
+            let mut out = Vec::new();
+            for (time, level) in [(times[0], Level::Info), (times[1], Level::Info), (times[1], Level::Warn)] {
+                Line::at(time, "a", level, "x").write_after(&mut head, shape, &mut out);
+            }
+            String::from_utf8(out).unwrap()
+        };
+        let text = lines(Shape::Json);
+        assert_eq!(
+            (text.matches("05Z").count(), text.matches("06Z").count(), text.matches("warn").count()),
+            (1, 2, 1)
         );
     }
 

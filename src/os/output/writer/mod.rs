@@ -9,8 +9,10 @@ use super::line::{Level, Line, Shape};
 use super::ring::Rings;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// What may wait for a slow reader, overall and per source; and what is kept free for our own lines.
 const ROOM: usize = 4 << 20;
@@ -50,6 +52,9 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     drained: Condvar,
+    /// Those who wait for room: how many, and how they are told that there is more.
+    wanting: AtomicUsize,
+    freed: Notify,
     shape: Shape,
 }
 
@@ -70,6 +75,8 @@ impl Writer {
             queue: Mutex::default(),
             filled: Condvar::new(),
             drained: Condvar::new(),
+            wanting: AtomicUsize::new(0),
+            freed: Notify::new(),
             shape,
         });
         let its = Arc::clone(&shared);
@@ -109,6 +116,28 @@ impl Writer {
     #[must_use]
     pub fn has_room(&self, source: Source, bytes: usize) -> bool {
         self.shared.lock().has_room(source, bytes, ROOM)
+    }
+
+    /// Waits until about so many bytes would be taken.
+    pub async fn room(&self, source: Source, bytes: usize) {
+        struct Wants<'a>(&'a AtomicUsize);
+        impl Drop for Wants<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        // First counted and listening, then looking: room is either seen here, or whoever makes it sees us.
+        self.shared.wanting.fetch_add(1, SeqCst);
+        let _wants = Wants(&self.shared.wanting);
+        loop {
+            let freed = self.shared.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.has_room(source, bytes) {
+                return;
+            }
+            freed.await;
+        }
     }
 
     /// Queues complete lines; `false` when there was no room and they are lost (and counted).
@@ -261,6 +290,10 @@ impl Shared {
         }
         if queue.waiting == 0 {
             self.drained.notify_all();
+        }
+        drop(queue);
+        if self.wanting.load(SeqCst) > 0 {
+            self.freed.notify_waiters();
         }
     }
 }
