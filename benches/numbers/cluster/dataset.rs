@@ -3,7 +3,7 @@
 //! What it is: a table of accounts filled by INSERT, its primary key, then rounds of a checkpoint, an UPDATE of every sixth
 //! account (so full page images, then small records) and an INSERT of history rows, on a cluster with the settings that
 //! ours have (checksums, `wal_level = logical`, `wal_compression = on`, `wal_log_hints = on`). Every value follows from
-//! [`SEED`]. Packed by zstd it comes to about a fifth: neither zeros nor noise.
+//! [`SEED`]. Packed by zstd it comes to about two fifths: neither zeros nor noise.
 
 use super::rig::{self, Server, said};
 use crate::numbers::row::Context;

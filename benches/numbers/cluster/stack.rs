@@ -3,7 +3,8 @@
 use super::boot::since;
 use super::rig::{self, as_postgres, said};
 use super::support::bucket::{Bucket, Kind};
-use super::support::machine::{Machine, free_port};
+use super::support::machine::Machine;
+use super::support::ports::free_port;
 use super::support::programs;
 use crate::numbers::contest::{Contestant, WarmUp, contest};
 use crate::numbers::row::{Context, Measured, Standing};
