@@ -77,7 +77,7 @@ impl Overall {
 }
 
 /// Whether clients can be served by what must not fail: by every service whose giving up is more than a degradation, and
-/// by those that report for clients. What may fail on its own (a pooler, an API) makes the whole degraded, not unready.
+/// by those that report for clients; and every oneshot must have ended once, well or not. What may fail on its own (a pooler, an API) makes the whole degraded, not unready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub enum Readiness {

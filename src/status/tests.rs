@@ -108,6 +108,22 @@ fn what_may_fail_on_its_own_makes_the_whole_degraded_and_nobody_unready() {
     scene.step(Event::Stop("SIGTERM".to_owned()));
     assert_eq!(scene.status().readiness, not("stopping: SIGTERM"));
 
+    // A oneshot that may fail counts until it has ended once, well or not.
+    let (mut postgres, mut setup) = (daemon("postgres"), daemon("setup"));
+    postgres.gives_up.default = GivesUp::StopAll;
+    setup.kind = Kind::Oneshot;
+    setup.gives_up.default = GivesUp::Degrade;
+    setup.restart.max = 0;
+    let plan = Plan::new(vec![postgres, setup], Duration::from_secs(9), BTreeSet::new()).unwrap();
+    scene.machine = Machine::new(plan, &BTreeSet::new(), scene.begun);
+    scene.step(Event::Tick);
+    scene.say("postgres", Happened::Spawned(Pid(10)));
+    scene.say("setup", Happened::Spawned(Pid(11)));
+    assert_eq!(scene.status().readiness, not("starting: not ready yet: setup"));
+    scene.say("setup", Happened::Exited(Ending::Exited(70)));
+    scene.say("setup", Happened::DescentGone);
+    assert_eq!((scene.status().state, scene.status().readiness), (Overall::Degraded, Readiness::Ready));
+
     // Where everything may fail, nothing less than everything is ready.
     let mut lone = daemon("lone");
     lone.gives_up.default = GivesUp::Degrade;

@@ -55,6 +55,8 @@ pub(super) fn whole(
     let counts = |s: &Service| {
         machine.plan().giving_up(&s.spec().gives_up, None) != GivesUp::Degrade
             || s.spec().reports_health.is_some()
+            // Whatever it prepares is not there before it has ended once, well or not.
+            || (s.spec().kind == Kind::Oneshot && s.last().is_none())
     };
     // Where everything may fail, nothing less than everything is ready.
     let readiness = if machine.services().any(counts) {
