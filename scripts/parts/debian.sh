@@ -4,12 +4,8 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
-packages=()
-need() { # need PACKAGE TEST…: add PACKAGE when the test fails
-  local package=$1
-  shift
-  "$@" >/dev/null 2>&1 || packages+=("$package")
-}
+. "$(dirname "$0")/packages.sh"
+
 has_pgbouncer() { [ -n "${SUPAFLY_PGBOUNCER:-}" ] || PATH=$PATH:/usr/sbin command -v pgbouncer; }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres'; }
 has_nft() { PATH=$PATH:/usr/sbin:/sbin command -v nft; }
@@ -24,37 +20,11 @@ need pgbouncer has_pgbouncer
 need nftables has_nft
 need iproute2 has_ip
 
-install_packages() {
-  [ ${#packages[@]} -gt 0 ] || return 0
-  if [ "$(id -u)" != 0 ]; then
-    say "these packages lack; install them and come back:"
-    echo "  sudo apt-get install --no-install-recommends ${packages[*]}" >&2
-    exit 3
-  fi
-  say "installing ${packages[*]}"
+no_cluster() {
   # Before the package is there, its preset keeps it from making and starting a cluster of its own.
-  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-    mkdir -p /etc/postgresql-common
-    echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
-  fi
-  # Packages start their services (PgBouncer's is one) unless this says no. It must not stay, however we end: `locked`
-  # gave us a shell of our own.
-  local policy=/usr/sbin/policy-rc.d
-  if [ ! -e "$policy" ]; then
-    trap "rm -f '$policy'" EXIT
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod 0755 "$policy"
-  fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    -o Dpkg::Options::=--force-confold "${packages[@]}" >/dev/null
-  # Nor at the next boot of the host: ours is run by the supervisor alone.
-  case " ${packages[*]} " in
-  *" pgbouncer "*)
-    if command -v systemctl >/dev/null; then systemctl disable --quiet pgbouncer 2>/dev/null || :
-    elif command -v update-rc.d >/dev/null; then update-rc.d pgbouncer disable >/dev/null 2>&1 || :; fi
-    ;;
-  esac
+  [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && [ ! -e /etc/postgresql-common/createcluster.conf ] || return 0
+  mkdir -p /etc/postgresql-common
+  echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
 }
 
 make_users() {
@@ -64,5 +34,5 @@ make_users() {
   done
 }
 
-both() { install_packages; make_users; }
-locked debian both
+all() { no_cluster; install_packages pgbouncer; make_users; }
+locked debian all

@@ -5,33 +5,11 @@ set -euo pipefail
 . "$(dirname "$0")/env.sh"
 version=0.1.14
 
-packages=()
-need() { command -v "$2" >/dev/null || packages+=("$1"); }
-need s6 s6-svscan
-need runit runsvdir
-need supervisor supervisord
-need tini tini
-
-from_debian() {
-  [ ${#packages[@]} -gt 0 ] || return 0
-  if [ "$(id -u)" != 0 ]; then
-    say "these packages lack; install them and come back:"
-    echo "  sudo apt-get install --no-install-recommends ${packages[*]}" >&2
-    exit 3
-  fi
-  say "installing ${packages[*]}"
-  # Packages start their services unless this says no.
-  policy=/usr/sbin/policy-rc.d ours=
-  if [ ! -e "$policy" ]; then
-    ours=$policy
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod 0755 "$policy"
-  fi
-  [ -z "$ours" ] || trap 'rm -f "$ours"' EXIT
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-  if command -v systemctl >/dev/null; then systemctl disable --quiet supervisor 2>/dev/null || :; fi
-}
+. "$(dirname "$0")/packages.sh"
+need s6 command -v s6-svscan
+need runit command -v runsvdir
+need supervisor command -v supervisord
+need tini command -v tini
 
 horust() {
   # It does not say its version itself.
@@ -42,5 +20,5 @@ horust() {
   echo "$version" > "$SUPAFLY_CACHE/bin/horust.version"
 }
 
-locked debian from_debian
+locked debian install_packages supervisor
 [ -n "${SUPAFLY_HORUST:-}" ] || locked horust horust
