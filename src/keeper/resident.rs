@@ -185,9 +185,14 @@ impl Keeper {
                 tracing::debug!(error = %e, "the watchdog was not told");
             }
             self.report().await;
-            tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
-                () = self.news.notified() => self.report().await,
+            // News is told at once, and is no reason to look again at once: a look may have been what made it.
+            let next = tokio::time::sleep(TICK);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = &mut next => break,
+                    () = self.news.notified() => self.report().await,
+                }
             }
         }
     }

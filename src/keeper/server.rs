@@ -225,6 +225,8 @@ async fn fetch(
     // Only who takes a file in exchange sends a spare, and only for him one is filled ahead.
     let filled = if spare.is_some() { archive.inbox.filled(&file, &open).await } else { None };
     if let Some(filled) = filled {
+        // Giving 16 MiB back to the system takes a millisecond, and Postgres waits for the answer.
+        drop(tokio::task::spawn_blocking(move || drop(bytes)));
         archive.inbox.fill_next(&file, open);
         return (Answer::Exchanged, Some(filled));
     }

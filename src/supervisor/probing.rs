@@ -1,5 +1,6 @@
 //! Asking services whether they are ready: never more than one question in flight per service, all aligned to the
-//! same tick, so that ten services with the same period cost one wake-up, not ten.
+//! same tick, so that ten services with the same period cost one wake-up, not ten. Only who is starting is asked sooner:
+//! at once, and then ever less often, so that what takes 60 ms is not known after a whole period.
 
 use super::words::Words;
 use crate::probe::{self, ProbeError};
@@ -22,6 +23,40 @@ pub(super) enum Topic {
 /// A question: to whom, and what.
 pub(super) type Question = (Run, Topic);
 
+/// How often a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Once a period, on the common tick.
+    Steady(Duration),
+    /// After a quarter of the time that it has been asked for, until that is a period.
+    Eager(Duration),
+}
+
+/// Nobody is asked sooner than this after an answer.
+const SOONEST: Duration = Duration::from_millis(10);
+
+impl Pace {
+    /// How long after an answer the next question waits: `since` the first question, and since the supervisor `begun`.
+    fn wait(self, since: Duration, begun: Duration) -> Duration {
+        let tick = |every: Duration| {
+            let every_ns = every.as_nanos().max(1);
+            Duration::from_nanos(u64::try_from(every_ns - begun.as_nanos() % every_ns).unwrap_or(u64::MAX))
+        };
+        match self {
+            Pace::Eager(every) if since / 4 < every => (since / 4).max(SOONEST).min(every),
+            Pace::Eager(every) | Pace::Steady(every) => tick(every),
+        }
+    }
+}
+
+/// A question that is being asked.
+#[derive(Debug)]
+struct Standing {
+    asking: Asking,
+    pace: Pace,
+    since: Instant,
+}
+
 /// Where the question to a run is.
 #[derive(Debug)]
 enum Asking {
@@ -37,7 +72,7 @@ enum Asking {
 #[derive(Debug)]
 pub(super) struct Probes {
     begun: Instant,
-    asking: BTreeMap<Question, (Asking, Duration)>,
+    asking: BTreeMap<Question, Standing>,
     answers: JoinSet<(Question, Result<(), ProbeError>)>,
     /// Who reads what commands print, and what that is.
     readers: BTreeMap<Question, (Vec<AbortHandle>, Vec<Arc<Words>>)>,
@@ -50,11 +85,22 @@ impl Probes {
 
     /// Keeps exactly the questions to these runs; a new one is due at once. One that is under way stays until its answer:
     /// who is frozen meanwhile is not asked twice at once after the thaw, and its command keeps its deadline.
-    pub(super) fn keep(&mut self, wanted: &BTreeMap<Question, Duration>, now: Instant) {
+    pub(super) fn keep(&mut self, wanted: &BTreeMap<Question, Pace>, now: Instant) {
         let waits = |asking: &Asking| !matches!(asking, Asking::At(_));
-        self.asking.retain(|question, (asking, _)| wanted.contains_key(question) || waits(asking));
-        for (question, every) in wanted {
-            self.asking.entry(*question).or_insert((Asking::At(now), *every));
+        self.asking.retain(|question, asked| wanted.contains_key(question) || waits(&asked.asking));
+        for (question, pace) in wanted {
+            let new = Standing { asking: Asking::At(now), pace: *pace, since: now };
+            let asked = self.asking.entry(*question).or_insert(new);
+            if asked.pace != *pace {
+                asked.pace = *pace;
+                if let Asking::At(at) = &mut asked.asking {
+                    *at = now
+                        + pace.wait(
+                            now.saturating_duration_since(asked.since),
+                            now.saturating_duration_since(self.begun),
+                        );
+                }
+            }
         }
     }
 
@@ -62,8 +108,8 @@ impl Probes {
     pub(super) fn next(&self) -> Option<Instant> {
         self.asking
             .values()
-            .filter_map(|(asking, _)| match asking {
-                Asking::At(at) | Asking::Command { until: at, .. } => Some(*at),
+            .filter_map(|asked| match asked.asking {
+                Asking::At(at) | Asking::Command { until: at, .. } => Some(at),
                 Asking::Asked => None,
             })
             .min()
@@ -71,16 +117,16 @@ impl Probes {
 
     /// The runs to be asked now.
     pub(super) fn due(&self, now: Instant) -> Vec<Question> {
-        let due = |asking: &Asking| matches!(asking, Asking::At(at) if *at <= now);
-        self.asking.iter().filter(|(_, (a, _))| due(a)).map(|(question, _)| *question).collect()
+        let due = |asked: &Standing| matches!(asked.asking, Asking::At(at) if at <= now);
+        self.asking.iter().filter(|(_, asked)| due(asked)).map(|(question, _)| *question).collect()
     }
 
     /// Commands whose time is up.
     pub(super) fn overdue(&self, now: Instant) -> Vec<(Question, i32)> {
         self.asking
             .iter()
-            .filter_map(|(question, (asking, _))| match asking {
-                Asking::Command { pid, until } if *until <= now => Some((*question, *pid)),
+            .filter_map(|(question, asked)| match asked.asking {
+                Asking::Command { pid, until } if until <= now => Some((*question, pid)),
                 Asking::Command { .. } | Asking::At(_) | Asking::Asked => None,
             })
             .collect()
@@ -88,8 +134,8 @@ impl Probes {
 
     /// Asks over the network.
     pub(super) fn ask(&mut self, asked: Question, check: Check, timeout: Duration) {
-        let Some((asking, _)) = self.asking.get_mut(&asked) else { return };
-        *asking = Asking::Asked;
+        let Some(standing) = self.asking.get_mut(&asked) else { return };
+        standing.asking = Asking::Asked;
         self.answers.spawn(async move {
             let question = async {
                 match &check {
@@ -107,8 +153,8 @@ impl Probes {
 
     /// A command was started.
     pub(super) fn command(&mut self, question: Question, pid: i32, until: Instant) {
-        if let Some((asking, _)) = self.asking.get_mut(&question) {
-            *asking = Asking::Command { pid, until };
+        if let Some(standing) = self.asking.get_mut(&question) {
+            standing.asking = Asking::Command { pid, until };
         }
     }
 
@@ -123,16 +169,14 @@ impl Probes {
         self.readers.get(&question)?.1.iter().find_map(|words| words.last_line())
     }
 
-    /// An answer came: the next question is due at the next tick of its period.
+    /// An answer came: the next question is due when its pace says.
     pub(super) fn answered(&mut self, question: Question, now: Instant) {
         let readers = self.readers.remove(&question).map(|(readers, _)| readers);
         readers.into_iter().flatten().for_each(|reader| reader.abort());
-        let begun = self.begun;
-        if let Some((asking, every)) = self.asking.get_mut(&question) {
-            let every_ns = every.as_nanos().max(1);
-            let past = now.saturating_duration_since(begun).as_nanos();
-            let wait = every_ns - past % every_ns;
-            *asking = Asking::At(now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)));
+        let begun = now.saturating_duration_since(self.begun);
+        if let Some(asked) = self.asking.get_mut(&question) {
+            let wait = asked.pace.wait(now.saturating_duration_since(asked.since), begun);
+            asked.asking = Asking::At(now + wait);
         }
     }
 
@@ -156,7 +200,7 @@ mod tests {
     fn questions_are_asked_one_at_a_time_and_on_a_common_tick() {
         let begun = Instant::now();
         let mut probes = Probes::new(begun);
-        let second = Duration::from_secs(1);
+        let second = Pace::Steady(Duration::from_secs(1));
         let at = |ms| begun + Duration::from_millis(ms);
         let (one, two) = ((Run(1), Topic::Ready), (Run(1), Topic::Live));
         probes.keep(&BTreeMap::from([(one, second)]), at(300));
@@ -177,8 +221,10 @@ mod tests {
     fn a_command_under_way_is_neither_forgotten_nor_asked_beside_itself() {
         let begun = Instant::now();
         let mut probes = Probes::new(begun);
-        let (one, wanted) =
-            ((Run(1), Topic::Live), BTreeMap::from([((Run(1), Topic::Live), Duration::from_secs(1))]));
+        let (one, wanted) = (
+            (Run(1), Topic::Live),
+            BTreeMap::from([((Run(1), Topic::Live), Pace::Steady(Duration::from_secs(1)))]),
+        );
         probes.keep(&wanted, begun);
         probes.command(one, 7, begun + Duration::from_millis(500));
         probes.keep(&BTreeMap::new(), begun);
@@ -189,5 +235,34 @@ mod tests {
         probes.answered(one, begun);
         probes.keep(&BTreeMap::new(), begun);
         assert_eq!(probes.next(), None);
+    }
+
+    #[test]
+    fn who_starts_is_asked_soon_and_ever_less_often_until_the_common_tick() {
+        let begun = Instant::now();
+        let (mut probes, question) = (Probes::new(begun), (Run(1), Topic::Ready));
+        let every = Duration::from_secs(1);
+        probes.keep(&BTreeMap::from([(question, Pace::Eager(every))]), begun);
+        let (mut now, mut waits) = (begun, Vec::new());
+        while now < begun + Duration::from_secs(6) {
+            now = probes.next().unwrap();
+            assert_eq!(probes.due(now), [question]);
+            probes.command(question, 7, now + every);
+            probes.answered(question, now);
+            waits.push(probes.next().unwrap() - now);
+        }
+        assert_eq!(waits.first(), Some(&SOONEST));
+        assert!(waits.iter().all(|wait| *wait <= every) && waits.len() < 40, "{waits:?}");
+        // Nobody who takes long is known later than a quarter of that after he is ready.
+        let mut at = Duration::ZERO;
+        for wait in &waits {
+            assert!(*wait <= SOONEST.max(at / 4), "{wait:?} after {at:?}");
+            at += *wait;
+        }
+        // Once it is ready it is asked on the tick, and the question that was due sooner is not.
+        probes.keep(&BTreeMap::from([(question, Pace::Eager(every))]), now);
+        let ready = begun + Duration::from_millis(7_300);
+        probes.keep(&BTreeMap::from([(question, Pace::Steady(every))]), ready);
+        assert_eq!(probes.next(), Some(begun + Duration::from_secs(8)));
     }
 }

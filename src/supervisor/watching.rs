@@ -1,7 +1,7 @@
 //! What services say of themselves, and what we ask them: notifications, readiness and liveness.
 
 use super::driver::Driver;
-use super::probing::{Question, Topic};
+use super::probing::{Pace, Question, Topic};
 use crate::os::descent;
 use crate::os::notify::Message;
 use crate::probe::ProbeError;
@@ -49,12 +49,13 @@ impl Driver {
 
     /// Asks what is due, and ends what has no answer in time.
     pub(super) fn ask(&mut self, now: Instant) {
-        let wanted: BTreeMap<Question, &Probe> = self.machine.services().flat_map(questions).collect();
-        let every = wanted.iter().map(|(question, probe)| (*question, probe.every)).collect();
-        self.probes.keep(&every, now);
+        let wanted: BTreeMap<Question, (Pace, &Probe)> =
+            self.machine.services().flat_map(questions).collect();
+        let paces = wanted.iter().map(|(question, (pace, _))| (*question, *pace)).collect();
+        self.probes.keep(&paces, now);
         let due = self.probes.due(now).into_iter();
         let due: Vec<(Question, Probe)> =
-            due.filter_map(|question| Some((question, (*wanted.get(&question)?).clone()))).collect();
+            due.filter_map(|question| Some((question, wanted.get(&question)?.1.clone()))).collect();
         for (question, pid) in self.probes.overdue(now) {
             // It leads a session of its own; the answer comes with its end.
             let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
@@ -91,16 +92,19 @@ impl Driver {
     }
 }
 
-/// What is to be asked of a service now: until it is ready whether it is, then that and whether it lives.
-fn questions(s: &Service) -> impl Iterator<Item = (Question, &Probe)> {
-    let ready = |run: &Run| match &s.spec().ready {
-        Ready::Probe(probe) => Some(((*run, Topic::Ready), probe)),
+/// What is to be asked of a service now: until it is ready whether it is, soon and often; then that and whether it lives.
+fn questions(s: &Service) -> impl Iterator<Item = (Question, (Pace, &Probe))> {
+    let ready = |run: &Run, pace: fn(Duration) -> Pace| match &s.spec().ready {
+        Ready::Probe(probe) => Some(((*run, Topic::Ready), (pace(probe.every), probe))),
         Ready::Started | Ready::Notify => None,
     };
-    let live = |run: &Run| s.spec().live.as_ref().map(|live| ((*run, Topic::Live), &live.probe));
+    let live = |run: &Run| {
+        let probe = &s.spec().live.as_ref()?.probe;
+        Some(((*run, Topic::Live), (Pace::Steady(probe.every), probe)))
+    };
     let asked = match s.state() {
-        State::Starting { run, .. } => [ready(run), None],
-        State::Ready { run, .. } => [ready(run), live(run)],
+        State::Starting { run, .. } => [ready(run, Pace::Eager), None],
+        State::Ready { run, .. } => [ready(run, Pace::Steady), live(run)],
         State::Waiting
         | State::Absent
         | State::Spawning { .. }

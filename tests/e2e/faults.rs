@@ -114,6 +114,30 @@ fn a_stop_while_the_store_hangs_ends_with_76_within_the_budget() {
 }
 
 #[test]
+fn a_store_that_fails_its_trial_is_tried_again_with_pauses_until_it_passes() {
+    let bucket = Bucket::behind_proxy();
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    bucket.proxy().rules([Rule::new(Fault::Forbidden).method("PUT").key("_probe/")]);
+    machine.boot();
+    machine.wait_ready();
+    let trials = |n: usize| {
+        let tried = || bucket.proxy().injected().len();
+        until("another trial of the store", PATIENCE, || (tried() >= n).then(tried))
+    };
+    let (before, begun) = (trials(1), Instant::now());
+    trials(before + 8);
+    // A turn of two seconds has one trial of its own, and few of those who want to store something.
+    assert!(begun.elapsed() >= Duration::from_secs(1), "8 trials in {:?}", begun.elapsed());
+    bucket.proxy().rules([]);
+    machine.wait("the status to recover", |m| archive_row(m).filter(|(state, _)| state == "ok"));
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
 fn a_store_that_ignores_conditions_is_refused_at_boot() {
     let bucket = Bucket::behind_proxy();
     bucket.proxy().rules([Rule::new(Fault::IgnoredCondition)]);
