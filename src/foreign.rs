@@ -26,12 +26,12 @@ pub fn directory(own: &Path) -> Result<(), Failure> {
     })
 }
 
-/// A file for ourselves alone, whole or not at all.
+/// A file for ourselves alone in the run directory, whole or not at all.
 ///
 /// # Errors
 /// 70 when it cannot be written; what was there is then as it was.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    durable::write(path, text.as_bytes(), 0o400)
+    durable::replace(path, text.as_bytes(), 0o400)
         .map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
 }
 

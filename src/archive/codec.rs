@@ -9,12 +9,14 @@ use std::io::Read;
 use zstd::stream::raw::CParameter;
 use zstd::zstd_safe;
 
-/// Compression level: 3 is what WAL-G uses for zstd; with the two settings below, a busy segment costs a fifth less time
-/// than with the level's own ones, and comes out within a few hundredths of its size, all together within one (measured
-/// on bulk loads, updates with and without full pages, and pgbench).
+/// Compression level: 3 is what WAL-G uses for zstd. With the three settings below a busy segment costs about half the time
+/// of the level's own ones, because the table that is searched stays in a core's cache; all together come out one or two
+/// hundredths larger, a single one a twentieth at most (measured on bulk loads, updates with and without full pages, and
+/// pgbench; a still smaller table or longer matches cost pgbench's WAL a twentieth of its size).
 const LEVEL: i32 = 3;
 const STRATEGY: CParameter = CParameter::Strategy(zstd_safe::Strategy::ZSTD_fast);
 const MATCH: CParameter = CParameter::MinMatch(6);
+const TABLE: CParameter = CParameter::HashLog(15);
 /// Windows above 128 MiB are refused by other readers; so are they here.
 const WINDOW_LOG: u32 = 27;
 
@@ -65,6 +67,7 @@ pub fn pack(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
         let mut encoder = zstd::bulk::Compressor::new(LEVEL)?;
         encoder.set_parameter(STRATEGY)?;
         encoder.set_parameter(MATCH)?;
+        encoder.set_parameter(TABLE)?;
         encoder.set_parameter(CParameter::ChecksumFlag(true))?;
         encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
         let mut object = encoder.compress(bytes)?;

@@ -11,6 +11,25 @@ use std::path::Path;
 /// # Errors
 /// What the system says; `path` is then as it was.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_after(path, bytes, mode, File::sync_all)?;
+    sync_parent(path)
+}
+
+/// The same for what every boot writes anew: a reader, and whoever comes after a kill of ours, finds the old file or the
+/// new one. What a power cut leaves of it nobody reads, so nobody waits for a disk.
+///
+/// # Errors
+/// What the system says; `path` is then as it was.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_after(path, bytes, mode, |_| Ok(()))
+}
+
+fn replace_after(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    before_the_name: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = path.with_file_name(name);
@@ -22,9 +41,8 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(bytes)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
+    before_the_name(&file)?;
+    fs::rename(&temporary, path)
 }
 
 /// Makes the names in the parent directory durable.
@@ -48,7 +66,8 @@ mod tests {
         let path = dir.path().join("identity.json");
         fs::write(dir.path().join("identity.json.new"), "half of someth").unwrap();
         write(&path, b"one", 0o644).unwrap();
-        write(&path, b"two", 0o644).unwrap();
+        write(&path, b"two, of a volume", 0o600).unwrap();
+        replace(&path, b"two", 0o644).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);

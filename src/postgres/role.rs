@@ -80,7 +80,7 @@ pub(crate) fn write_configuration(facts: &conf::Facts, users: &hba::Users) -> Re
         (facts.rendered.join("pg_ident.conf"), hba::ident(users)),
         (config.clone(), conf::render(facts)),
     ] {
-        durable::write(&path, text.as_bytes(), 0o644)
+        durable::replace(&path, text.as_bytes(), 0o644)
             .map_err(|e| tree::failed(&path, "write this file", &e))?;
     }
     Ok(config)

@@ -37,10 +37,15 @@ pub fn installed(settings: &Settings) -> bool {
 /// 78 when a setting cannot be used, 70 for what may go well another time: a taken port, a schema that is not there yet.
 pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let program = program(settings);
-    let version = version(&program)?;
     let rest = &settings.rest;
-    fits(settings, version)?;
     let secrets = secrets::postgrest(settings)?;
+    // Both are waited for; whoever waits for us need not wait for one after the other.
+    let (version, found) = std::thread::scope(|scope| {
+        let found = scope.spawn(|| database::ask(settings, &secrets.authenticator));
+        (version(&program), found.join())
+    });
+    let version = version?;
+    fits(settings, version)?;
     let listener = |listen, port, port_variable| Listener {
         listen,
         listen_variable: "SUPAFLY_POSTGREST_LISTEN",
@@ -50,7 +55,8 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     listener(&rest.listen, rest.port, "SUPAFLY_POSTGREST_PORT").free()?;
     let admin = if version.has_admin_host() { "127.0.0.1" } else { &rest.listen };
     listener(admin, rest.admin_port, "SUPAFLY_POSTGREST_ADMIN_PORT").free()?;
-    let found = database::ask(settings, &secrets.authenticator)?;
+    let found = found
+        .unwrap_or_else(|_| Err(Failure::gave_up("the question to the database broke off".to_owned())))?;
     let pool = rest.pool.unwrap_or_else(|| render::pool(found.max_connections));
     if let Some(left) = render::shortage(found.max_connections, found.reserved, pool) {
         tracing::warn!(

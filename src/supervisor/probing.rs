@@ -4,7 +4,7 @@
 
 use super::words::Words;
 use crate::probe::{self, ProbeError};
-use crate::spec::Check;
+use crate::spec::{Check, Probe};
 use crate::state::Run;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,14 +28,23 @@ pub(super) type Question = (Run, Topic);
 pub(super) enum Pace {
     /// Once a period, on the common tick.
     Steady(Duration),
-    /// After a quarter of the time that it has been asked for, until that is a period.
-    Eager(Duration),
+    /// After this part of the time that it has been asked for, until that is a period.
+    Eager(Duration, u32),
 }
 
 /// Nobody is asked sooner than this after an answer.
 const SOONEST: Duration = Duration::from_millis(10);
 
 impl Pace {
+    /// For who starts: a command costs more than a connection, and is not started as often.
+    pub(super) fn eager(probe: &Probe) -> Pace {
+        let part = match probe.check {
+            Check::Exec { .. } => 4,
+            Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. } => 16,
+        };
+        Pace::Eager(probe.every, part)
+    }
+
     /// How long after an answer the next question waits: `since` the first question, and since the supervisor `begun`.
     fn wait(self, since: Duration, begun: Duration) -> Duration {
         let tick = |every: Duration| {
@@ -43,8 +52,8 @@ impl Pace {
             Duration::from_nanos(u64::try_from(every_ns - begun.as_nanos() % every_ns).unwrap_or(u64::MAX))
         };
         match self {
-            Pace::Eager(every) if since / 4 < every => (since / 4).max(SOONEST).min(every),
-            Pace::Eager(every) | Pace::Steady(every) => tick(every),
+            Pace::Eager(every, part) if since / part < every => (since / part).max(SOONEST).min(every),
+            Pace::Eager(every, _) | Pace::Steady(every) => tick(every),
         }
     }
 }
@@ -242,7 +251,7 @@ mod tests {
         let begun = Instant::now();
         let (mut probes, question) = (Probes::new(begun), (Run(1), Topic::Ready));
         let every = Duration::from_secs(1);
-        probes.keep(&BTreeMap::from([(question, Pace::Eager(every))]), begun);
+        probes.keep(&BTreeMap::from([(question, Pace::Eager(every, 4))]), begun);
         let (mut now, mut waits) = (begun, Vec::new());
         while now < begun + Duration::from_secs(6) {
             now = probes.next().unwrap();
@@ -260,7 +269,7 @@ mod tests {
             at += *wait;
         }
         // Once it is ready it is asked on the tick, and the question that was due sooner is not.
-        probes.keep(&BTreeMap::from([(question, Pace::Eager(every))]), now);
+        probes.keep(&BTreeMap::from([(question, Pace::Eager(every, 4))]), now);
         let ready = begun + Duration::from_millis(7_300);
         probes.keep(&BTreeMap::from([(question, Pace::Steady(every))]), ready);
         assert_eq!(probes.next(), Some(begun + Duration::from_secs(8)));

@@ -94,8 +94,8 @@ impl Driver {
 
 /// What is to be asked of a service now: until it is ready whether it is, soon and often; then that and whether it lives.
 fn questions(s: &Service) -> impl Iterator<Item = (Question, (Pace, &Probe))> {
-    let ready = |run: &Run, pace: fn(Duration) -> Pace| match &s.spec().ready {
-        Ready::Probe(probe) => Some(((*run, Topic::Ready), (pace(probe.every), probe))),
+    let ready = |run: &Run, pace: fn(&Probe) -> Pace| match &s.spec().ready {
+        Ready::Probe(probe) => Some(((*run, Topic::Ready), (pace(probe), probe))),
         Ready::Started | Ready::Notify => None,
     };
     let live = |run: &Run| {
@@ -103,8 +103,8 @@ fn questions(s: &Service) -> impl Iterator<Item = (Question, (Pace, &Probe))> {
         Some(((*run, Topic::Live), (Pace::Steady(probe.every), probe)))
     };
     let asked = match s.state() {
-        State::Starting { run, .. } => [ready(run, Pace::Eager), None],
-        State::Ready { run, .. } => [ready(run, Pace::Steady), live(run)],
+        State::Starting { run, .. } => [ready(run, Pace::eager), None],
+        State::Ready { run, .. } => [ready(run, |probe| Pace::Steady(probe.every)), live(run)],
         State::Waiting
         | State::Absent
         | State::Spawning { .. }
