@@ -264,6 +264,18 @@ fn every_pure_file_named_here_exists() {
 
 /// `make docs` (SUPAFLY_BLESS=1) writes the page anew.
 #[test]
+fn the_page_of_settings_and_variables_is_made_from_their_tables() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = supafly::config::markdown();
+    if std::env::var_os("SUPAFLY_BLESS").is_some() {
+        fs::write(&page, &text).unwrap();
+    }
+    let there = fs::read_to_string(&page).unwrap_or_default();
+    assert!(there == text, "docs/configuration.md is not what src/config/ says: run `make docs`");
+}
+
+/// `make docs` (SUPAFLY_BLESS=1) writes the page anew.
+#[test]
 fn the_page_of_service_files_is_made_from_the_table_of_keys() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/services.md");
     let text = supafly::spec::keys::markdown();
