@@ -14,9 +14,9 @@ use crate::{
     archive, facts, keeper, os, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry,
     walg, web,
 };
-use entry::Entry;
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
+use entry::Entry;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,13 +49,14 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
-    let entry = match &cli.command {
-        Command::Run(run) => match entry::read(&run.arguments)? {
+    let entry = if let Command::Run(run) = &cli.command {
+        match entry::read(&run.arguments)? {
             Entry::Execute(words) => return Err(entry::execute(&words)),
             Entry::Ask(question) => return Err(entry::ask(cli.config.as_deref(), &question)),
             Entry::Run { settings, named_postgres } => (settings, named_postgres),
-        },
-        _ => (ServerSettings::default(), false),
+        }
+    } else {
+        (ServerSettings::default(), false)
     };
     // Before anything else: as PID 1 a TERM that comes before its handler is lost.
     let early = if matches!(cli.command, Command::Run(_)) { Some(supervisor::Early::new()?) } else { None };

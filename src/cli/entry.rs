@@ -42,7 +42,9 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Entry, Failure> {
         Some((first, rest)) if first == "postgres" => (true, rest),
         Some((first, _)) if first.as_encoded_bytes().starts_with(b"-") => (false, arguments),
         Some((first, _)) if first.is_empty() => {
-            return Err(usage("the first argument is empty: give a server setting (-c name=value) or a program"));
+            return Err(usage(
+                "the first argument is empty: give a server setting (-c name=value) or a program",
+            ));
         }
         Some(_) => return Ok(Entry::Execute(arguments.to_vec())),
     };
@@ -115,7 +117,10 @@ mod tests {
         assert_eq!(of(&["-c", "work_mem=8MB"]).unwrap(), run("work_mem=8MB", false));
         assert_eq!(of(&["postgres", "-N", "100"]).unwrap(), run("max_connections=100", true));
         assert_eq!(of(&["postgres"]).unwrap(), run("", true));
-        assert_eq!(of(&["bash", "-c", "id"]).unwrap(), Entry::Execute(["bash", "-c", "id"].map(Into::into).into()));
+        assert_eq!(
+            of(&["bash", "-c", "id"]).unwrap(),
+            Entry::Execute(["bash", "-c", "id"].map(Into::into).into())
+        );
         assert_eq!(of(&["run"]).unwrap(), Entry::Execute(vec!["run".into()]));
         assert_eq!(of(&["--version"]).unwrap(), Entry::Ask("--version".into()));
         assert_eq!(of(&["postgres", "-c", "a=b", "--help"]).unwrap(), Entry::Ask("--help".into()));

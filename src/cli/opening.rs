@@ -21,7 +21,11 @@ pub(super) fn refuse(settings: &Settings, env: &BTreeMap<String, String>) -> Res
 }
 
 /// What is said at the start. Without Postgres among the services only the variables are.
-pub(super) fn notices(settings: &Settings, env: &BTreeMap<String, String>, postgres_alone: bool) -> Vec<Notice> {
+pub(super) fn notices(
+    settings: &Settings,
+    env: &BTreeMap<String, String>,
+    postgres_alone: bool,
+) -> Vec<Notice> {
     let mut all = Vec::new();
     if settings.services.join("postgres.toml").exists() {
         all.push(Notice::News(chosen(settings, env)));
@@ -59,7 +63,9 @@ fn chosen(settings: &Settings, env: &BTreeMap<String, String>) -> String {
         made => format!("{} made at the first boot and kept", made.join(", ")),
     };
     let store = match &settings.store {
-        StoreUrl::None => "no store, so this volume is the only copy (UNPROTECTED; set SUPAFLY_STORE)".to_owned(),
+        StoreUrl::None => {
+            "no store, so this volume is the only copy (UNPROTECTED; set SUPAFLY_STORE)".to_owned()
+        }
         StoreUrl::S3 { .. } | StoreUrl::File { .. } => format!("WAL and backups in {}", settings.store),
     };
     let pooler = match choice::chosen(settings) {
@@ -70,7 +76,9 @@ fn chosen(settings: &Settings, env: &BTreeMap<String, String>) -> String {
                 Kind::Supavisor => "Supavisor",
                 Kind::PgBouncer => "PgBouncer",
             },
-            settings.pooler_listen, settings.pooler_port, settings.pooler_session_port
+            settings.pooler_listen,
+            settings.pooler_port,
+            settings.pooler_session_port
         ),
     };
     let defaults = settings.sources.values().filter(|s| **s == crate::config::Source::Default).count();
@@ -101,9 +109,21 @@ mod tests {
 
     #[test]
     fn what_was_chosen_is_said_without_a_secret() {
-        let (settings, env) = of(&[("POSTGRES_PASSWORD", "hunter2hunter2"), ("JWT_SECRET", "s3cr3t"), ("SUPAFLY_POOLER", "off")]);
+        let (settings, env) = of(&[
+            ("POSTGRES_PASSWORD", "hunter2hunter2"),
+            ("JWT_SECRET", "s3cr3t"),
+            ("SUPAFLY_POOLER", "off"),
+        ]);
         let said = chosen(&settings, &env);
-        for word in ["/data/pgdata", "UNPROTECTED", "*:5432", "no pooler", "as given", "ANON_KEY, SERVICE_ROLE_KEY made", "9s"] {
+        for word in [
+            "/data/pgdata",
+            "UNPROTECTED",
+            "*:5432",
+            "no pooler",
+            "as given",
+            "ANON_KEY, SERVICE_ROLE_KEY made",
+            "9s",
+        ] {
             assert!(said.contains(word), "{word}: {said}");
         }
         assert!(!said.contains("hunter2") && !said.contains("s3cr3t"), "{said}");
@@ -113,9 +133,13 @@ mod tests {
 
     #[test]
     fn all_that_is_refused_is_said_at_once() {
-        let (settings, env) = of(&[("POSTGRES_HOST_AUTH_METHOD", "trust"), ("POSTGRES_DB", "shop"), ("SWAP_DISABLED", "true")]);
+        let (settings, env) =
+            of(&[("POSTGRES_HOST_AUTH_METHOD", "trust"), ("POSTGRES_DB", "shop"), ("SWAP_DISABLED", "true")]);
         let said = refuse(&settings, &env).unwrap_err().message;
-        assert!(said.contains("POSTGRES_HOST_AUTH_METHOD is refused") && said.contains("POSTGRES_DB is refused"), "{said}");
+        assert!(
+            said.contains("POSTGRES_HOST_AUTH_METHOD is refused") && said.contains("POSTGRES_DB is refused"),
+            "{said}"
+        );
         assert!(!said.contains("SWAP_DISABLED"));
         let all = notices(&settings, &env, false);
         assert!(matches!(all.as_slice(), [Notice::Warning(w)] if w.contains("SWAP_DISABLED")), "{all:?}");

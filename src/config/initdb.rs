@@ -10,8 +10,19 @@ pub struct InitdbArgs(Vec<String>);
 
 /// Long names that are handed on.
 const TAKEN: &[&str] = &[
-    "--builtin-locale", "--icu-locale", "--icu-rules", "--lc-collate", "--lc-ctype", "--lc-monetary", "--lc-numeric",
-    "--lc-time", "--locale", "--locale-provider", "--no-locale", "--text-search-config", "--wal-segsize",
+    "--builtin-locale",
+    "--icu-locale",
+    "--icu-rules",
+    "--lc-collate",
+    "--lc-ctype",
+    "--lc-monetary",
+    "--lc-numeric",
+    "--lc-time",
+    "--locale",
+    "--locale-provider",
+    "--no-locale",
+    "--text-search-config",
+    "--wal-segsize",
 ];
 
 impl InitdbArgs {
@@ -97,7 +108,8 @@ mod tests {
     #[test]
     fn what_the_official_image_is_given_mostly_is_taken() {
         let read = |text: &str| InitdbArgs::from_text(text).map(|a| a.to_string());
-        let usual = "--encoding=UTF8 --data-checksums --auth-host=scram-sha-256 --locale C --lc-collate=C -T simple";
+        let usual =
+            "--encoding=UTF8 --data-checksums --auth-host=scram-sha-256 --locale C --lc-collate=C -T simple";
         assert_eq!(read(usual).unwrap(), "--locale=C --lc-collate=C --text-search-config=simple");
         assert!(InitdbArgs::from_text(usual).unwrap().say_locale());
         assert_eq!(read("--wal-segsize=64 --no-locale").unwrap(), "--wal-segsize=64 --no-locale");

@@ -19,10 +19,10 @@ pub use page::markdown;
 pub use rest::Rest;
 pub use server::ServerSettings;
 pub use table::{Row, TABLE};
-pub use variables::{Fate, VARIABLES, fates};
 pub use values::{
     Adopt, Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, SupavisorPorts, Takeover, UNRESERVED,
 };
+pub use variables::{Fate, VARIABLES, fates};
 
 use crate::spec::duration;
 use crate::spec::problem::{Problem, Problems};
@@ -318,7 +318,10 @@ impl Settings {
             ("pg_port", self.pg_port.to_string()),
             ("pg_listen", self.pg_listen.clone()),
             ("pg_locale", self.pg_locale.clone()),
-            ("pg_sockets", self.pg_sockets.as_ref().map_or_else(|| "off".to_owned(), |p| p.display().to_string())),
+            (
+                "pg_sockets",
+                self.pg_sockets.as_ref().map_or_else(|| "off".to_owned(), |p| p.display().to_string()),
+            ),
             ("pg_settings", self.pg_settings.to_string()),
             ("pg_initdb_args", self.pg_initdb_args.to_string()),
             ("adopt", self.adopt.to_string()),

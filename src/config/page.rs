@@ -58,9 +58,10 @@ pub fn markdown() -> String {
          *Same*: it does here what it does there. *Refused*: nothing is started (exit 78), because what was asked for cannot be\n\
          had. *Ignored*: the log and `supafly check` say so.\n",
     );
-    for (of, title) in
-        [(Of::Official, "The official Postgres image"), (Of::Supabase, "Supabase's all-in-one image, beside these")]
-    {
+    for (of, title) in [
+        (Of::Official, "The official Postgres image"),
+        (Of::Supabase, "Supabase's all-in-one image, beside these"),
+    ] {
         let _ = write!(text, "\n### {title}\n\n| variable | here | |\n|---|---|---|\n");
         for variable in VARIABLES.iter().filter(|v| v.of == of) {
             let (word, why) = variable.in_general();

@@ -245,8 +245,18 @@ mod tests {
     #[test]
     fn arguments_are_read_as_postgres_reads_them() {
         let all = of(&[
-            "-c", "work_mem=8MB", "--max-connections=50", "-N", "100", "-B128MB", "-sl", "-cdatestyle=iso, dmy", "-fh",
-            "-d2", "-c", "my.thing=a=b",
+            "-c",
+            "work_mem=8MB",
+            "--max-connections=50",
+            "-N",
+            "100",
+            "-B128MB",
+            "-sl",
+            "-cdatestyle=iso, dmy",
+            "-fh",
+            "-d2",
+            "-c",
+            "my.thing=a=b",
         ]);
         let said = "work_mem=8MB, max_connections=100, shared_buffers=128MB, log_statement_stats=on, ssl=on, \
                     datestyle=iso, dmy, enable_hashjoin=off, log_min_messages=debug2, my.thing=a=b";

@@ -92,7 +92,9 @@ pub const VARIABLES: &[Variable] = &[
     official("POSTGRES_DB_FILE", FILE),
     official(
         "POSTGRES_INITDB_ARGS",
-        Same("further arguments of initdb for a new cluster: locale, text search, size of WAL segments; others are refused"),
+        Same(
+            "further arguments of initdb for a new cluster: locale, text search, size of WAL segments; others are refused",
+        ),
     ),
     official("POSTGRES_INITDB_ARGS_FILE", FILE),
     official(
@@ -118,24 +120,35 @@ pub const VARIABLES: &[Variable] = &[
     supabase("SUPABASE_REPLICATION_ADMIN_PASSWORD", ROLE),
     supabase("SUPABASE_READ_ONLY_USER_PASSWORD", ROLE),
     supabase("DATA_VOLUME_MOUNTPOINT", Place("data", "")),
-    supabase("CONFIGURED_FLAG_PATH", Ignored("what was done is known by the volume and the database themselves")),
+    supabase(
+        "CONFIGURED_FLAG_PATH",
+        Ignored("what was done is known by the volume and the database themselves"),
+    ),
     supabase("PGDATA_REAL", Place("data", "/pgdata")),
     supabase("INIT_PAYLOAD_PRESIGNED_URL", FETCHED),
     supabase("INIT_PAYLOAD_PATH", FETCHED),
     supabase("DELEGATED_INIT_LOCATION", FETCHED),
-    supabase("PGSODIUM_ROOT_KEY", Refused("pgsodium is not part of this image, so nothing could be read with that key")),
+    supabase(
+        "PGSODIUM_ROOT_KEY",
+        Refused("pgsodium is not part of this image, so nothing could be read with that key"),
+    ),
     supabase("JWT_SECRET", Same("signs tokens; made once and kept when it is not given")),
     supabase("ANON_KEY", Same("made from JWT_SECRET when it is not given")),
     supabase("SERVICE_ROLE_KEY", Same("made from JWT_SECRET when it is not given")),
     supabase("ADMIN_API_KEY", ADMIN),
     supabase(
         "POSTGRES_ONLY",
-        Ignored("services are left out one by one: SUPAFLY_POOLER=off, or a directory of SUPAFLY_SERVICES without them"),
+        Ignored(
+            "services are left out one by one: SUPAFLY_POOLER=off, or a directory of SUPAFLY_SERVICES without them",
+        ),
     ),
     supabase("AUTOSHUTDOWN_ENABLED", IDLE),
     supabase("MAX_IDLE_TIME_MINUTES", IDLE),
     supabase("CONFIG_FILE_PATH", IDLE),
-    supabase("PLATFORM_DEPLOYMENT", Ignored("nothing depends on it: WAL is archived wherever SUPAFLY_STORE is set")),
+    supabase(
+        "PLATFORM_DEPLOYMENT",
+        Ignored("nothing depends on it: WAL is archived wherever SUPAFLY_STORE is set"),
+    ),
     supabase("SWAP_DISABLED", Ignored("no swap is made here")),
     supabase("FAIL2BAN_DISABLED", Ignored("there is no fail2ban here")),
     supabase("GOTRUE_DISABLED", GOTRUE),
@@ -175,7 +188,11 @@ pub const VARIABLES: &[Variable] = &[
 pub fn fates(settings: &Settings, env: &BTreeMap<String, String>) -> Vec<(&'static str, Fate)> {
     let shown: BTreeMap<&str, String> = settings.shown().collect();
     let set = |v: &&Variable| env.get(v.name).is_some_and(|value| !value.is_empty());
-    VARIABLES.iter().filter(set).map(|v| (v.name, v.rule.fate(env.get(v.name).map_or("", |s| s), &shown))).collect()
+    VARIABLES
+        .iter()
+        .filter(set)
+        .map(|v| (v.name, v.rule.fate(env.get(v.name).map_or("", |s| s), &shown)))
+        .collect()
 }
 
 /// The variable of a setting.

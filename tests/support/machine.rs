@@ -70,6 +70,8 @@ impl Machine {
         all.insert("SUPAFLY_WALG".into(), text(programs().join("engine")));
         all.insert("SUPAFLY_PG_PORT".into(), port.to_string());
         all.insert("SUPAFLY_PG_LISTEN".into(), "127.0.0.1".into());
+        // The host's own directory is not theirs to fill.
+        all.insert("SUPAFLY_PG_SOCKETS".into(), "off".into());
         // Not installed, unless a test asks for it (`rest::with_rest`).
         all.insert("SUPAFLY_POSTGREST".into(), text(programs().join("no-postgrest")));
         // Whichever ports are free: `values` of `web` in the status name them.
