@@ -180,7 +180,7 @@ pub(super) struct Services {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) services: Services,
-    /// As after the image's name: server settings, or a program to execute
+    /// As after the image's name: server settings, or a program
     #[arg(last = true, value_name = "ARGUMENTS", allow_hyphen_values = true)]
     pub(super) arguments: Vec<OsString>,
 }

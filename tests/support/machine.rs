@@ -48,6 +48,8 @@ pub(crate) struct Machine {
     pub(crate) env: BTreeMap<String, String>,
     /// Arguments before every command of ours.
     pub(crate) arguments: Vec<String>,
+    /// What the image was given: after `run --`.
+    pub(crate) words: Vec<String>,
     running: Option<Running>,
 }
 
@@ -85,7 +87,7 @@ impl Machine {
             all.insert("SUPAFLY_PG_BIN".into(), bin.into_string().unwrap());
         }
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
-        Machine { dir, port, env: all, arguments: Vec::new(), running: None }
+        Machine { dir, port, env: all, arguments: Vec::new(), words: Vec::new(), running: None }
     }
 
     /// Gives it PgBouncer, and says its ports: for transactions, for sessions.
@@ -155,7 +157,13 @@ impl Machine {
     fn start(&mut self, mut command: Command, namespaced: bool) {
         assert!(self.running.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        command.args(&self.arguments).arg("run").env_clear().envs(&self.env).stdin(Stdio::null());
+        command
+            .args(&self.arguments)
+            .args(["run", "--"])
+            .args(&self.words)
+            .env_clear()
+            .envs(&self.env)
+            .stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log).current_dir("/").process_group(0);
         self.running = Some(Running { outer: command.spawn().unwrap(), namespaced });
     }
