@@ -4,6 +4,7 @@
 use crate::config::{Fate, Settings, StoreUrl, fates};
 use crate::exit::Failure;
 use crate::pooler::choice::{self, Kind};
+use crate::postgrest;
 use crate::supervisor::Notice;
 use std::collections::BTreeMap;
 
@@ -81,17 +82,20 @@ fn chosen(settings: &Settings, env: &BTreeMap<String, String>) -> String {
             settings.pooler_session_port
         ),
     };
+    let rest = if which::which(postgrest::program(settings)).is_ok() {
+        format!("REST on {}:{}", settings.rest.listen, settings.rest.port)
+    } else {
+        "no REST (PostgREST is not installed)".to_owned()
+    };
     let defaults = settings.sources.values().filter(|s| **s == crate::config::Source::Default).count();
     format!(
-        "chosen: data in {}; {store}; project {}; Postgres on {}:{}; {pooler}; REST on {}:{}; health on {}; the whole stop \
+        "chosen: data in {}; {store}; project {}; Postgres on {}:{}; {pooler}; {rest}; health on {}; the whole stop \
          within {}; {password}; {keys}: `supafly keys` shows them. {defaults} of {} settings are defaults: `supafly check` \
          shows all",
         settings.pgdata().display(),
         settings.project,
         settings.pg_listen,
         settings.pg_port,
-        settings.rest.listen,
-        settings.rest.port,
         settings.web_listen,
         crate::spec::duration::show(settings.stop_budget),
         settings.sources.len(),

@@ -86,8 +86,7 @@ impl ServerSettings {
             let Some(letters) = argument.strip_prefix('-').filter(|s| !s.is_empty() && *s != "-") else {
                 return Err(format!("`{argument}` is no setting: write -c name=value or --name=value"));
             };
-            let mut at = letters.char_indices();
-            while let Some((place, letter)) = at.next() {
+            for (place, letter) in letters.char_indices() {
                 if let Some((name, value)) = switch(letter) {
                     all.put(name, value)?;
                     continue;

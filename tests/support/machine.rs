@@ -323,19 +323,8 @@ impl Machine {
     /// One statement as the database's superuser over the socket; rows as text.
     pub(crate) fn sql(&self, statement: &str) -> Result<Vec<Vec<String>>, String> {
         let out = Command::new(pg_bin().join("psql"))
-            .args([
-                "-XAtq",
-                "-F",
-                "\t",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "postgres",
-                "-d",
-                "postgres",
-                "-c",
-                statement,
-            ])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"])
+            .args(["-F", "\t", "-c", statement])
             .env("PGHOST", self.run_dir().join("postgres"))
             .env("PGPORT", self.port.to_string())
             .env("PGCONNECT_TIMEOUT", "5")

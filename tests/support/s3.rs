@@ -63,7 +63,16 @@ impl S3 {
         let access = format!("test{}", uuid::Uuid::new_v4().simple());
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let child = Command::new(program)
-            .args(["--quiet", "--region", region, "--port", &address.to_string(), "--health", "/healthz", "posix"])
+            .args([
+                "--quiet",
+                "--region",
+                region,
+                "--port",
+                &address.to_string(),
+                "--health",
+                "/healthz",
+                "posix",
+            ])
             .arg(dir.path())
             .env_clear()
             .env("ROOT_ACCESS_KEY", &access)
