@@ -4,9 +4,70 @@ use super::variables::Of;
 use super::{TABLE, VARIABLES, server};
 use std::fmt::Write;
 
+/// Text for a cell of a table; what is between backticks stays as it is.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
+    let mut code = false;
+    let parts = text.split('`').map(|part| {
+        let part = if code { part.to_owned() } else { part.replace('<', "&lt;") };
+        code = !code;
+        part.replace('|', "\\|")
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
+
+/// What else is given by the environment alone, because it is secret, or because other programs call it so.
+const GIVEN: &[(&str, &str, &str)] = &[
+    ("`SUPAFLY_CONFIG`", "/etc/supafly/supafly.toml, if there", "the file of settings, as `--config`"),
+    (
+        "`POSTGRES_PASSWORD`, `POSTGRES_PASSWORD_FILE`",
+        "made with the cluster",
+        "password of the database role postgres",
+    ),
+    ("`JWT_SECRET`, `JWT_SECRET_FILE`", "made", "signs and proves tokens"),
+    ("`ANON_KEY`, `ANON_KEY_FILE`", "made from it", "API key of the role anon"),
+    ("`SERVICE_ROLE_KEY`, `SERVICE_ROLE_KEY_FILE`", "made from it", "API key of the role service_role"),
+    ("`JWT_EXPIRY`, `JWT_EXPIRY_FILE`", "3600", "how long a user's token is good, in seconds"),
+    ("`AUTHENTICATOR_PASSWORD`, `AUTHENTICATOR_PASSWORD_FILE`", "made", "password of the role authenticator"),
+    ("`PGBOUNCER_PASSWORD`, `PGBOUNCER_PASSWORD_FILE`", "made", "password of the role pgbouncer"),
+    (
+        "`SUPABASE_ADMIN_PASSWORD`, `SUPABASE_ADMIN_PASSWORD_FILE`",
+        "made",
+        "password of the role supabase_admin",
+    ),
+    (
+        "`SUPAVISOR_ADMIN_PASSWORD`, `SUPAVISOR_ADMIN_PASSWORD_FILE`",
+        "made",
+        "password of the role supavisor_admin",
+    ),
+    ("`WEB_TOKEN`, `WEB_TOKEN_FILE`", "made", "token of the private routes where they are not on loopback"),
+    ("`BUCKET_NAME`", "none", "the bucket, as `fly storage create` names it: enough without `SUPAFLY_STORE`"),
+    (
+        "`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`",
+        "none",
+        "keys of the store; each also by `…_FILE`",
+    ),
+    (
+        "`AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_ROLE_ARN`, `AWS_ROLE_SESSION_NAME`, `AWS_ENDPOINT_URL_STS`",
+        "none",
+        "temporary keys instead of keys",
+    ),
+    ("`AWS_REGION`, `AWS_DEFAULT_REGION`", "us-east-1; auto at Tigris", "region of the bucket"),
+    (
+        "`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT`",
+        "Amazon's",
+        "where the store is; the first that is set, for both writers",
+    ),
+    ("`AWS_S3_FORCE_PATH_STYLE`", "by the endpoint", "the bucket's name in the path, not in the host"),
+    ("`AWS_CA_BUNDLE`", "the system's", "certificates that the store's is proved with"),
+    ("`S3_SSE`, `S3_SSE_KMS_ID`", "none", "encryption by the store: AES256, or aws:kms with its key"),
+    ("`S3_SSE_C`", "none", "refused: both writers cannot do it alike"),
+    (
+        "`FLY_APP_NAME`, `FLY_MACHINE_ID`",
+        "none",
+        "set by Fly: the project's name; a shorter stop, and holding in place of ending",
+    ),
+    ("`TZ`", "UTC", "handed on to PostgREST"),
+];
 
 /// The whole page.
 #[must_use]
@@ -24,6 +85,15 @@ pub fn markdown() -> String {
     for row in TABLE {
         let (default, meaning) = (cell(row.default), cell(row.meaning));
         let _ = writeln!(text, "| `{}` | `{}` | {default} | {meaning} |", row.variable, row.key);
+    }
+    text.push_str(
+        "\n## Secrets, the store and the platform\n\n\
+         By the environment alone. A secret reaches its consumer in a file of its own, never by an environment or a command \
+         line;\nwhat is made is kept on the volume, and `supafly keys` shows it.\n\n\
+         | environment | without it | means |\n|---|---|---|\n",
+    );
+    for (names, default, meaning) in GIVEN {
+        let _ = writeln!(text, "| {names} | {default} | {} |", cell(meaning));
     }
     text.push_str(
         "\n## Arguments of the image\n\n\

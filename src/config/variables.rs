@@ -85,8 +85,8 @@ pub const VARIABLES: &[Variable] = &[
         "POSTGRES_DB",
         Only(
             &["postgres"],
-            "REST, GraphQL, the pooler's look-up and set-up are in the database postgres; a further one is made by a \
-             migration (`create database …`)",
+            "REST, GraphQL, the pooler's look-up and set-up are in the database postgres; make a \
+             further one by `create database …`",
         ),
     ),
     official("POSTGRES_DB_FILE", FILE),
