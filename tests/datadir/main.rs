@@ -28,11 +28,13 @@ fn volume() -> Volume {
     env.insert("SUPAFLY_RUN".into(), dir.path().join("run").display().to_string());
     env.insert("SUPAFLY_PG_PORT".into(), port.to_string());
     env.insert("SUPAFLY_PG_LISTEN".into(), "127.0.0.1".into());
+    env.insert("SUPAFLY_PG_SOCKETS".into(), "off".into());
     if let Some(bin) = std::env::vars().find(|(k, _)| k == "SUPAFLY_PG_BIN") {
         env.insert(bin.0, bin.1);
     }
     let settings = Settings::read(None, &env).unwrap();
     fs::create_dir_all(settings.own().join("secrets")).unwrap();
+    fs::create_dir_all(settings.own().join("journal")).unwrap();
     fs::write(settings.own().join("secrets/postgres-password"), "hunter2").unwrap();
     fs::create_dir_all(settings.pg_socket_dir()).unwrap();
     let identity = Identity {
