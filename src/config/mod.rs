@@ -45,6 +45,7 @@ pub struct Settings {
     pub pg_locale: String,
     pub web_listen: Listen,
     pub web_private: Listen,
+    pub web_metrics: Listen,
     pub walg: Option<PathBuf>,
     pub postgrest: Option<PathBuf>,
     pub rest: Rest,
@@ -132,6 +133,7 @@ impl Settings {
             pg_locale: get.text("pg_locale", "C.UTF-8", |s| Ok(s.to_owned())),
             web_listen: get.text("web_listen", get.default("web_listen"), parse_listen),
             web_private: get.text("web_private", get.default("web_private"), parse_listen),
+            web_metrics: get.text("web_metrics", get.default("web_metrics"), parse_listen),
             walg: get.optional("walg"),
             postgrest: get.optional("postgrest"),
             rest: Rest::read(&mut get),
@@ -299,6 +301,7 @@ impl Settings {
             ("pg_locale", self.pg_locale.clone()),
             ("web_listen", self.web_listen.to_string()),
             ("web_private", self.web_private.to_string()),
+            ("web_metrics", self.web_metrics.to_string()),
             ("walg", path(&self.walg)),
             ("postgrest", path(&self.postgrest)),
         ];
