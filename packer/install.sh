@@ -1,0 +1,19 @@
+# On the build machine, as root: lays down the root filesystem and what starts it. Nothing is installed from anywhere.
+here=/tmp/supafly root=/usr/lib/supafly/rootfs
+echo "$ROOTFS_SHA256  $here/rootfs.tar.gz" | sha256sum --check --quiet
+install -d -m 0755 /usr/lib/supafly "$root" /data
+install -d -m 0700 /etc/supafly
+tar --extract --gzip --file "$here/rootfs.tar.gz" --directory "$root" --numeric-owner --same-permissions --xattrs
+echo "$ROOTFS_SHA256" > /usr/lib/supafly/rootfs.sha256
+# The users of the stack, by the same numbers: else a user of the host could have one of theirs, and read their files.
+awk -F: '$3 >= 100 && $3 < 60000 { print "g " $1 " " $3 }' "$root/etc/group" > /etc/sysusers.d/supafly.conf
+awk -F: '$3 >= 100 && $3 < 60000 { print "u " $1 " " $3 ":" $4 " \"supafly\" / /usr/sbin/nologin" }' "$root/etc/passwd" \
+  >> /etc/sysusers.d/supafly.conf
+systemd-sysusers /etc/sysusers.d/supafly.conf
+awk -F: '$3 >= 100 && $3 < 60000 { print $1 ":" $3 }' "$root/etc/passwd" | while IFS=: read -r name id; do
+  [ "$(id -u "$name")" = "$id" ] || { echo "user $name is $(id -u "$name") here and $id in the image" >&2; exit 1; }
+done
+install -m 0644 "$here/supafly.service" /etc/systemd/system/supafly.service
+cat "$here/fstab" >> /etc/fstab
+ln -s "$root/usr/bin/supafly" /usr/local/bin/supafly
+systemctl enable --quiet supafly.service
