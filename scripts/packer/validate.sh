@@ -20,6 +20,7 @@ for source in qemu.vm amazon-ebs.vm; do
     -var "ssh_key=$work/key" -var "base_checksum=sha512:$(printf '0%.0s' {1..128})" packer/supafly.pkr.hcl
 done
 for script in packer/*.sh; do sh -n "$script"; done
+for script in scripts/packer/*.sh; do bash -n "$script"; done
 # The program that the unit names is in the image; on this machine a stand-in has its place, so that the rest is verified.
 sed "s#^ExecStart=/usr/bin/supafly#ExecStart=$(command -v true)#" packer/files/supafly.service > "$work/supafly.service"
 said=$(systemd-analyze verify --man=no --recursive-errors=no "$work/supafly.service" 2>&1) || { echo "$said" >&2; exit 1; }
