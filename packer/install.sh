@@ -1,7 +1,7 @@
 # On the build machine, as root: lays down the root filesystem and what starts it. Nothing is installed from anywhere.
 here=/tmp/supafly root=/usr/lib/supafly/rootfs
 echo "$ROOTFS_SHA256  $here/rootfs.tar.gz" | sha256sum --check --quiet
-install -d -m 0755 /usr/lib/supafly "$root" /data
+install -d -m 0755 /usr/lib/supafly "$root" /data /etc/sysusers.d
 install -d -m 0700 /etc/supafly
 tar --extract --gzip --file "$here/rootfs.tar.gz" --directory "$root" --numeric-owner --same-permissions --xattrs
 echo "$ROOTFS_SHA256" > /usr/lib/supafly/rootfs.sha256

@@ -21,8 +21,15 @@ finish() {
   rm -rf --one-file-system "$work"
 }
 trap finish EXIT
-tree() { # tree DIRECTORY PACKAGES
-  mmdebstrap --quiet --variant=minbase --include="$2" --keyring=/usr/share/keyrings "$debian" "$1" http://deb.debian.org/debian
+tree() { # tree DIRECTORY PACKAGES: from Debian once, then from what is kept
+  local kept=$SUPAFLY_CACHE/trees/$debian-$(printf %s "$2" | tr -c 'a-z0-9\n' -).tar
+  if [ ! -e "$kept" ]; then
+    mkdir -p "${kept%/*}"
+    mmdebstrap --quiet --variant=minbase --include="$2" --keyring=/usr/share/keyrings "$debian" - http://deb.debian.org/debian > "$kept.new"
+    mv "$kept.new" "$kept"
+  fi
+  mkdir "$1"
+  tar -C "$1" --numeric-owner -xpf "$kept"
 }
 
 say "a host of $debian, with its systemd"
@@ -83,7 +90,8 @@ inside systemctl stop supafly
 [ "$(inside systemctl show --value -p Result supafly)" = success ] || die "the stop: $(inside systemctl show -p Result -p ExecMainStatus supafly)"
 ! inside pgrep postgres >/dev/null || die "Postgres is still there"
 say "ok: an orderly stop, $((SECONDS - begun)) s, exit $(inside systemctl show --value -p ExecMainStatus supafly)"
-inside journalctl --no-pager -o cat -u supafly | grep -q 'database system is shut down' || die "Postgres did not say that it is shut down"
+said=$(inside journalctl --no-pager -o cat -u supafly)
+[[ $said == *'database system is shut down'* ]] || die "Postgres did not say that it is shut down: ${said: -2000}"
 
 inside systemctl start supafly
 until_true 120 "ready again" inside supafly health --ready
