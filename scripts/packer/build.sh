@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../.."
 [ $# -ge 2 ] || die "build.sh qemu.vm|amazon-ebs.vm IMAGE [arguments of packer build]"
 source=$1 image=$2
 shift 2
-engine=$(command -v docker || command -v podman) || die "neither docker nor podman is here to export $image"
+if docker version >/dev/null 2>&1; then engine=docker; else engine=podman; fi
+command -v "$engine" >/dev/null || die "neither docker nor podman is here to export $image"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 say "exporting $image"

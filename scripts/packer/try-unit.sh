@@ -37,7 +37,8 @@ tree "$work/host" systemd,systemd-sysv,procps
 mkdir "$work/in" "$work/data"
 cp packer/files/* "$work/in"
 if [ -n "${1:-}" ]; then
-  engine=$(command -v docker || command -v podman) || die "neither docker nor podman is here to export $1"
+  if docker version >/dev/null 2>&1; then engine=docker; else engine=podman; fi
+  command -v "$engine" >/dev/null || die "neither docker nor podman is here to export $1"
   container=$("$engine" create "$1")
   "$engine" export "$container" | gzip -n -1 > "$work/in/rootfs.tar.gz"
   "$engine" rm "$container" >/dev/null
@@ -107,7 +108,7 @@ inside systemctl stop supafly
 inside umount /data
 ! inside systemctl start supafly 2>/dev/null || die "it started without its volume"
 say "ok: without its volume it does not start"
-inside systemctl poweroff || :
+kill -s RTMIN+4 "$leader" # power off
 wait "$nspawn" || :
 leader=
 say "the unit works: systemd $(chroot "$work/host" systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')"
