@@ -35,6 +35,8 @@ tree() { # tree DIRECTORY PACKAGES: from Debian once, then from what is kept
 say "a host of $debian, with its systemd"
 tree "$work/host" systemd,systemd-sysv,procps
 mkdir "$work/in" "$work/data"
+# A user of the host who has a number that the stack wants.
+chroot "$work/host" sh -euc 'groupadd -g 990 guest; useradd -u 990 -g 990 -M guest; install -D -o guest -g guest /dev/null /var/lib/guest/file'
 cp packer/files/* "$work/in"
 if [ -n "${1:-}" ]; then
   if docker version >/dev/null 2>&1; then engine=docker; else engine=podman; fi
@@ -48,8 +50,9 @@ else
   install -m 0755 "${CARGO_TARGET_DIR:-target}/debug/supafly" "$work/image/usr/bin/supafly"
   install -d "$work/image/etc/supafly" "$work/image/data"
   cp -R services "$work/image/etc/supafly/services"
-  for user in supafly supafly-web supafly-rest supafly-pool; do
-    chroot "$work/image" useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
+  for user in 990:supafly 991:supafly-web 992:supafly-rest 993:supafly-pool; do
+    chroot "$work/image" groupadd --system --gid "${user%%:*}" "${user#*:}"
+    chroot "$work/image" useradd --system --uid "${user%%:*}" --gid "${user%%:*}" --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "${user#*:}"
   done
   tar -C "$work/image" -czf "$work/in/rootfs.tar.gz" .
 fi
@@ -57,6 +60,8 @@ fi
 boot=(systemd-nspawn --quiet --register=no --keep-unit --link-journal=no --private-network -D "$work/host")
 "${boot[@]}" --as-pid2 --bind="$work/in:/tmp/supafly" --bind-ro="$PWD/packer:/mnt" \
   --setenv=ROOTFS_SHA256="$(sha256sum "$work/in/rootfs.tar.gz" | cut -d' ' -f1)" sh -eu /mnt/install.sh
+[ "$(chroot "$work/host" stat -c %U:%G /var/lib/guest/file)" = guest:guest ] && [ "$(chroot "$work/host" id -u guest)" != 990 ] ||
+  die "the guest of the host kept a number of the stack, or lost a file"
 "${boot[@]}" --boot --bind="$work/data:/data" </dev/null >"$work/console" 2>&1 &
 nspawn=$!
 inside() { nsenter -t "$leader" -m -p -n -u -i -- "$@"; }
