@@ -84,6 +84,9 @@ main() { inside systemctl show --value -p MainPID supafly; }
 sql() { inside nsenter -t "$(main)" -m -r -- setpriv --reuid=postgres --regid=postgres --clear-groups \
   psql -X -h /run/supafly/postgres -Atc "$1" postgres; }
 until_true 120 "ready, as the host's own command says" inside supafly health --ready
+# Also what does not count for readiness: the pooler, PostgREST.
+all_up() { local said; said=$(inside supafly status --json) && ! grep -qE '"state": "(waiting|starting|backoff|failed|down|held)"' <<< "$said"; }
+until_true 60 "every service is up" all_up
 [ "$(main)" != 1 ] || die "it is PID 1"
 sql 'create table kept (n int)' >/dev/null
 sql 'insert into kept values (1)' >/dev/null
