@@ -2,14 +2,8 @@
 # Sourced by build.sh where no image registry answers: makes the base images that the Dockerfile names, under their published
 # names, from Debian's packages and from this machine's own Rust and Node. Everything said; nothing of it reaches a registry.
 
-# Where the host's own certificates go while something is built: a copy, because ca-certificates rewrites what it finds.
-certificates() {
-  [ -d "$SUPAFLY_CACHE/image/certs" ] && return
-  mkdir -p "$SUPAFLY_CACHE/image"
-  rm -rf "$SUPAFLY_CACHE/image/certs.new"
-  cp -RL /etc/ssl/certs "$SUPAFLY_CACHE/image/certs.new"
-  mv "$SUPAFLY_CACHE/image/certs.new" "$SUPAFLY_CACHE/image/certs"
-}
+# The host's own certificates are in the builders' bases only, beside Debian's, and so never in what is built.
+certificates=/etc/ssl/certs/ca-certificates.crt
 
 has_image() { "$engine" image inspect "$1" >/dev/null 2>&1; }
 
@@ -30,10 +24,11 @@ base_rust() { # base_rust NAME DEBIAN: this machine's toolchain on Debian, laid 
   local toolchain
   toolchain=$(dirname "$(dirname "$(rustup which cargo 2>/dev/null || command -v cargo)")")
   say "making $1 from this machine's $("$toolchain/bin/rustc" --version): NOT the published image"
-  base_from "$1" "$toolchain" 'share
-etc' "FROM $2
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev ca-certificates >/dev/null && rm -rf /var/lib/apt/lists/*
-ENV CARGO_HOME=/usr/local/cargo PATH=/usr/local/rust/bin:/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  base_from "$1" "$toolchain" "share
+etc" "FROM $2
+RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev ca-certificates >/dev/null && rm -rf /var/lib/apt/lists/*
+ENV CARGO_HOME=/usr/local/cargo CARGO_HTTP_CAINFO=/etc/ssl/host.pem PATH=/usr/local/rust/bin:/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+COPY --from=host ca-certificates.crt /etc/ssl/host.pem
 COPY . /usr/local/rust/"
 }
 
@@ -48,7 +43,8 @@ base_node() { # base_node NAME DEBIAN: this machine's Node and npm on Debian
   cp -R "$npm" "$tree/lib/node_modules/npm"
   ln -s ../lib/node_modules/npm/bin/npm-cli.js "$tree/bin/npm"
   base_from "$1" "$tree" '' "FROM $2
-ENV NPM_CONFIG_CAFILE=/etc/ssl/certs/ca-certificates.crt
+ENV NPM_CONFIG_CAFILE=/etc/ssl/host.pem
+COPY --from=host ca-certificates.crt /etc/ssl/host.pem
 COPY . /usr/local/"
   rm -rf "$tree"
 }
@@ -58,6 +54,6 @@ base_from() { # base_from NAME CONTEXT IGNORED DOCKERFILE
   recipe=$(mktemp -d)
   printf '%s\n' "$3" > "$recipe/ignore"
   printf '%s\n' "$4" > "$recipe/Dockerfile"
-  "$engine" "${run_with[@]}" build --quiet "${build_with[@]}" --ignorefile "$recipe/ignore" -f "$recipe/Dockerfile" -t "$1" "$2" >/dev/null
+  "$engine" "${run_with[@]}" build --quiet "${build_with[@]}" --build-context "host=$(dirname "$certificates")" --ignorefile "$recipe/ignore" -f "$recipe/Dockerfile" -t "$1" "$2" >/dev/null
   rm -rf "$recipe"
 }

@@ -25,8 +25,7 @@ if registry_answers "$debian"; then
 else
   parts=${PARTS:-registry}
   [ "$engine" = podman ] || die "no image registry answers, and docker cannot be given its bases here: install podman"
-  certificates
-  build_with+=(--pull=never --volume "$SUPAFLY_CACHE/image/certs:/etc/ssl/certs")
+  build_with+=(--pull=never)
   base_debian "$debian"
   base_rust "$rust" "$debian"
   [ "$parts" != registry ] || base_node "$node" "$debian"
