@@ -204,11 +204,31 @@ ENTRYPOINT ["/usr/bin/supafly", "run"]
 COPY services /etc/supafly/services
 COPY LICENSE /usr/share/doc/supafly/copyright
 
+# The settings of apt are this image's (image/rootfs); what it brings is for a running Postgres only.
+FROM base AS base-full
+COPY image/extensions.txt /usr/share/supafly/
+ARG POSTGRES_VERSION
+RUN apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+       hostname libncurses6 libstdc++6 nftables $(sed -n "s/^[a-z]/postgresql-$POSTGRES_VERSION-&/p" /usr/share/supafly/extensions.txt) \
+    && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/*
+
 FROM base AS slim
 COPY --from=parts / /
 COPY --from=builder /out/ /
 ARG REVISION=unknown
+LABEL org.opencontainers.image.title="supafly (slim)" \
+      org.opencontainers.image.description="A Supabase-style Postgres on one machine: Postgres, PostgREST, PgBouncer, backups" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM base-full AS full
+COPY --from=parts / /
+COPY --from=extras / /
+COPY --from=builder /out/ /
+RUN ln -s /app/bin/supavisor /usr/bin/supavisor
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="supafly" \
-      org.opencontainers.image.description="A complete Supabase-style Postgres on one machine (slim)" \
+      org.opencontainers.image.description="A Supabase-style Postgres on one machine: Postgres and its extensions, PostgREST, pg_graphql, Supavisor, backups" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}"
