@@ -5,7 +5,13 @@
 # The host's own certificates are in the builders' bases only, beside Debian's, and so never in what is built.
 certificates=/etc/ssl/certs/ca-certificates.crt
 
-has_image() { "$engine" image inspect "$1" >/dev/null 2>&1; }
+# One that we made ourselves is made anew when the way to make it has changed.
+edition=1
+has_image() {
+  local label
+  label=$("$engine" image inspect --format '{{index .Labels "supafly.base"}}' "$1" 2>/dev/null) || return
+  [ -z "$label" ] || [ "$label" = "$edition" ]
+}
 
 base_debian() { # base_debian NAME
   has_image "$1" && return
@@ -16,7 +22,7 @@ base_debian() { # base_debian NAME
     mv "$tar.new" "$tar"
   fi
   say "importing $1 from a tree made by mmdebstrap: NOT the published image"
-  "$engine" import --change 'CMD ["bash"]' "$tar" "$1" >/dev/null
+  "$engine" import --change 'CMD ["bash"]' --change "LABEL supafly.base=$edition" "$tar" "$1" >/dev/null
 }
 
 base_rust() { # base_rust NAME DEBIAN: this machine's toolchain on Debian, laid out as the published image is
@@ -26,6 +32,7 @@ base_rust() { # base_rust NAME DEBIAN: this machine's toolchain on Debian, laid 
   say "making $1 from this machine's $("$toolchain/bin/rustc" --version): NOT the published image"
   base_from "$1" "$toolchain" "share
 etc" "FROM $2
+LABEL supafly.base=$edition
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev ca-certificates >/dev/null && rm -rf /var/lib/apt/lists/*
 ENV CARGO_HOME=/usr/local/cargo CARGO_HTTP_CAINFO=/etc/ssl/host.pem PATH=/usr/local/rust/bin:/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 COPY --from=host ca-certificates.crt /etc/ssl/host.pem
@@ -43,6 +50,7 @@ base_node() { # base_node NAME DEBIAN: this machine's Node and npm on Debian
   cp -R "$npm" "$tree/lib/node_modules/npm"
   ln -s ../lib/node_modules/npm/bin/npm-cli.js "$tree/bin/npm"
   base_from "$1" "$tree" '' "FROM $2
+LABEL supafly.base=$edition
 ENV NPM_CONFIG_CAFILE=/etc/ssl/host.pem
 COPY --from=host ca-certificates.crt /etc/ssl/host.pem
 COPY . /usr/local/"
