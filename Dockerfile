@@ -144,7 +144,7 @@ ARG REGISTRY_PGBOUNCER_VERSION
 ARG REGISTRY_PGBOUNCER_AMD64_SHA256
 ARG REGISTRY_PGBOUNCER_ARM64_SHA256
 RUN echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main' > /etc/apt/sources.list.d/sid.list \
-    && apt-get update -qq && cd /tmp && apt-get download -qq "pgbouncer=$REGISTRY_PGBOUNCER_VERSION" \
+    && apt-get update -qq -o Acquire::Check-Valid-Until=false && cd /tmp && apt-get download -qq "pgbouncer=$REGISTRY_PGBOUNCER_VERSION" \
     && case "$TARGETARCH" in amd64) sum=$REGISTRY_PGBOUNCER_AMD64_SHA256 ;; arm64) sum=$REGISTRY_PGBOUNCER_ARM64_SHA256 ;; esac \
     && echo "$sum  $(echo pgbouncer_*.deb)" | sha256sum --check --quiet \
     && dpkg-deb -x pgbouncer_*.deb /deb && install -D -m 0755 /deb/usr/sbin/pgbouncer /out/usr/sbin/pgbouncer
