@@ -127,9 +127,10 @@ COPY image/parts/release-extras.txt /usr/share/supafly/extras.txt
 FROM ${RUST_IMAGE} AS walrus
 ARG REGISTRY_WALG_VERSION
 RUN --mount=type=cache,id=supafly-cargo,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=supafly-walrus,target=/tmp/walrus \
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
     cargo install --quiet --root /walrus --target-dir /tmp/walrus "wal-rus@${REGISTRY_WALG_VERSION}" \
-    && install -D -s -m 0755 /walrus/bin/walrus /out/usr/bin/walrus && rm -rf /tmp/walrus
+    && install -D -s -m 0755 /walrus/bin/walrus /out/usr/bin/walrus
 
 FROM ${NODE_IMAGE} AS npm
 ARG REGISTRY_POSTGREST_VERSION
@@ -190,7 +191,9 @@ RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
        ca-certificates libcares2 libevent-2.1-7t64 locales "postgresql-$POSTGRES_VERSION" \
     && localedef -i en_US -f UTF-8 en_US.UTF-8 \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/* /var/lib/postgresql/* /etc/ssl/private/* \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && install -d -m 0755 /data
 ENV PATH=/usr/lib/postgresql/${POSTGRES_VERSION}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
@@ -204,13 +207,13 @@ ENTRYPOINT ["/usr/bin/supafly", "run"]
 COPY services /etc/supafly/services
 COPY LICENSE /usr/share/doc/supafly/copyright
 
-# The settings of apt are this image's (image/rootfs); what it brings is for a running Postgres only.
 FROM base AS base-full
 COPY image/extensions.txt /usr/share/supafly/
 ARG POSTGRES_VERSION
 RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
        hostname libncurses6 libstdc++6 nftables $(sed -n "s/^[a-z]/postgresql-$POSTGRES_VERSION-&/p" /usr/share/supafly/extensions.txt) \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/*
 
 FROM base AS slim
