@@ -187,6 +187,7 @@ RUN groupadd --system --gid 999 postgres \
        done
 COPY image/rootfs/ /
 ARG POSTGRES_VERSION
+# Both directories are open, for `--user`; as root they are closed at the first start.
 RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
        ca-certificates libcares2 libevent-2.1-7t64 locales "postgresql-$POSTGRES_VERSION" \
@@ -194,7 +195,7 @@ RUN apt-get update -qq \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/* /var/lib/postgresql/* /etc/ssl/private/* \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
-    && install -d -m 0755 /data
+    && install -d -m 1777 /data /run/supafly
 ENV PATH=/usr/lib/postgresql/${POSTGRES_VERSION}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     PGHOST=/run/supafly/postgres

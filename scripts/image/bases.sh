@@ -6,7 +6,7 @@
 certificates=/etc/ssl/certs/ca-certificates.crt
 
 # One that we made ourselves is made anew when the way to make it has changed.
-edition=3
+edition=2
 has_image() {
   local label
   label=$("$engine" image inspect --format '{{index .Labels "supafly.base"}}' "$1" 2>/dev/null) || return
