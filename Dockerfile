@@ -204,7 +204,7 @@ VOLUME /data
 EXPOSE 5432 6543 6544 3000 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 CMD ["/usr/bin/supafly", "health", "--ready"]
-ENTRYPOINT ["/usr/bin/supafly", "run"]
+ENTRYPOINT ["/usr/bin/supafly", "run", "--"]
 COPY services /etc/supafly/services
 COPY LICENSE /usr/share/doc/supafly/copyright
 

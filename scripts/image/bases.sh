@@ -20,7 +20,7 @@ base_debian() { # base_debian NAME
   if [ ! -s "$tar" ]; then
     say "no image registry answers: making $1 from Debian's packages by mmdebstrap (10 s)"
     # As the published one: without pages for people.
-    mmdebstrap --quiet --variant=minbase --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+    mmdebstrap --quiet --format=tar --variant=minbase --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
       --dpkgopt='path-include=/usr/share/doc/*/copyright' --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$tar.new"
     mv "$tar.new" "$tar"
