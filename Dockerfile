@@ -85,7 +85,7 @@ ARG PGBOUNCER_SHA256
 RUN fetch "$PGBOUNCER_SHA256" /pgbouncer.tar.gz "$PGBOUNCER_URL" "$PGBOUNCER_MIRROR" \
     && mkdir /build && tar -xzf /pgbouncer.tar.gz -C /build --strip-components=1 && cd /build \
     && ./configure --quiet --prefix=/usr --with-cares --with-systemd CFLAGS="-O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2" \
-    && make -s -j "$(nproc)" && install -D -s -m 0755 pgbouncer /out/usr/sbin/pgbouncer
+    && make -s -j "$(nproc)" pgbouncer && install -D -s -m 0755 pgbouncer /out/usr/sbin/pgbouncer
 
 FROM ${POSTGREST_IMAGE} AS postgrest
 
