@@ -8,8 +8,11 @@ use rand::RngCore;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// The mode of `/data` in the image.
+const OPEN: u32 = 0o1777;
 
 /// Who a file or directory is for.
 #[derive(Clone, Copy, Debug)]
@@ -100,12 +103,37 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
             .map_err(|e| unusable(path, "give it to its user", &e.into()))?;
     }
     // The volume itself may be somebody else's arrangement; only what is below it is ours to set.
-    if owner.is_some() || path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal")
-    {
+    let below = path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal");
+    let there = path.metadata().map_err(|e| unusable(path, "look at it", &e))?.uid();
+    if owner.is_some() || (below && may_set(there, Uid::effective())) {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(|e| unusable(path, "set its mode", &e))?;
+    } else {
+        close(path, mode)?;
+    }
+    sync_parent(path)
+}
+
+/// Whether a mode can be ours to set. In the image the run directory is root's, and open to whoever it is run as.
+fn may_set(owner: u32, us: Uid) -> bool {
+    us.is_root() || us.as_raw() == owner
+}
+
+/// A volume that is new has the image's own mode, open to whoever the container is run as. Once that is root, it is for
+/// nobody else to write to.
+fn close(path: &Path, mode: u32) -> Result<(), Failure> {
+    let look = |e: io::Error| unusable(path, "look at it", &e);
+    let there = path.metadata().map_err(look)?;
+    if there.uid() != Uid::effective().as_raw() || there.mode() & 0o7777 != OPEN {
+        return Ok(());
+    }
+    // What holds anything else is no new volume, but perhaps the system's /tmp. Our lock is there before us.
+    let mut entries = fs::read_dir(path).map_err(look)?.filter_map(Result::ok);
+    if entries.all(|e| e.file_name() == "supafly" || e.file_name() == "lost+found") {
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(|e| unusable(path, "set its mode", &e))?;
     }
-    sync_parent(path)
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> Result<(), Failure> {
@@ -143,7 +171,6 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Resul
 mod tests {
     use super::*;
     use crate::exit::Exit;
-    use std::os::unix::fs::MetadataExt;
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -162,6 +189,33 @@ mod tests {
         assert!(both.contains("both set") && !both.contains("hunter2"), "{both}");
         let missing = given(&env(&[("P_FILE", "/nowhere/pw")]), "P").unwrap_err();
         assert_eq!(missing.exit, Exit::Config);
+    }
+
+    #[test]
+    fn a_directory_of_roots_is_left_as_it_is_by_everybody_else() {
+        assert!(
+            may_set(0, Uid::from_raw(0)) && may_set(1000, Uid::from_raw(0)) && may_set(7, Uid::from_raw(7))
+        );
+        assert!(!may_set(0, Uid::from_raw(1000)));
+    }
+
+    #[test]
+    fn a_new_volume_is_closed_to_others_and_a_place_that_is_used_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+        let open = || fs::set_permissions(dir.path(), Permissions::from_mode(OPEN)).unwrap();
+        open();
+        fs::create_dir(dir.path().join("supafly")).unwrap();
+        directory(dir.path(), 0o755, None).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        open();
+        fs::write(dir.path().join("somebody's"), "").unwrap();
+        directory(dir.path(), 0o755, None).unwrap();
+        assert_eq!(mode(dir.path()), OPEN);
+        // An operator's own arrangement.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o2770)).unwrap();
+        directory(dir.path(), 0o755, None).unwrap();
+        assert_eq!(mode(dir.path()), 0o2770);
     }
 
     #[test]
