@@ -25,7 +25,7 @@ tree() { # tree DIRECTORY PACKAGES: from Debian once, then from what is kept
   local kept=$SUPAFLY_CACHE/trees/$debian-$(printf %s "$2" | tr -c 'a-z0-9\n' -).tar
   if [ ! -e "$kept" ]; then
     mkdir -p "${kept%/*}"
-    mmdebstrap --quiet --variant=minbase --include="$2" --keyring=/usr/share/keyrings "$debian" - http://deb.debian.org/debian > "$kept.new"
+    mmdebstrap --quiet --variant=minbase --include="$2" --keyring=/usr/share/keyrings "$debian" - > "$kept.new"
     mv "$kept.new" "$kept"
   fi
   mkdir "$1"
