@@ -198,8 +198,7 @@ RUN apt-get update -qq \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && install -d -m 1777 /data /run/supafly
 ENV PATH=/usr/lib/postgresql/${POSTGRES_VERSION}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    LANG=C.UTF-8 \
-    PGHOST=/run/supafly/postgres
+    LANG=C.UTF-8
 VOLUME /data
 # Postgres, the pooler's two ports, PostgREST (on loopback unless SUPAFLY_POSTGREST_LISTEN says otherwise), health.
 EXPOSE 5432 6543 6544 3000 8080

@@ -72,7 +72,10 @@ pub(crate) fn problems(file: &Dockerfile, target: &str, health: &[String]) -> Ve
     let start = [list(last("ENTRYPOINT")), list(last("CMD"))].concat();
     let name = |program: &String| program.rsplit('/').next().unwrap_or_default().to_owned();
     match start.split_first() {
-        Some((program, arguments)) if name(program) == "supafly" && arguments == ["run"] => {}
+        Some((program, arguments))
+            if name(program) == "supafly" && matches!(arguments, [run] if run == "run") => {}
+        // What follows is what the user typed.
+        Some((program, [run, rest])) if name(program) == "supafly" && run == "run" && rest == "--" => {}
         Some(_) | None => found.push(format!("the image starts {start:?}, not `supafly run`")),
     }
     let check = last("HEALTHCHECK").and_then(|h| h.split_once("CMD ")).map(|(_, command)| command);
