@@ -63,6 +63,14 @@ impl Pace {
         Pace::Eager(probe.every, haste)
     }
 
+    /// How long the first question waits. Nobody is ready before a command has found out that he is not.
+    fn before(self) -> Duration {
+        match self {
+            Pace::Eager(every, haste @ Haste::Command) => haste.wait(Duration::ZERO).min(every),
+            Pace::Eager(_, Haste::Connection) | Pace::Steady(_) => Duration::ZERO,
+        }
+    }
+
     /// How long after an answer the next question waits: `since` the first question, and since the supervisor `begun`.
     fn wait(self, since: Duration, begun: Duration) -> Duration {
         let tick = |every: Duration| {
@@ -110,13 +118,13 @@ impl Probes {
         Probes { begun, asking: BTreeMap::new(), answers: JoinSet::new(), readers: BTreeMap::new() }
     }
 
-    /// Keeps exactly the questions to these runs; a new one is due at once. One that is under way stays until its answer:
+    /// Keeps exactly the questions to these runs; a new one is due at once, or as its pace says. One that is under way stays until its answer:
     /// who is frozen meanwhile is not asked twice at once after the thaw, and its command keeps its deadline.
     pub(super) fn keep(&mut self, wanted: &BTreeMap<Question, Pace>, now: Instant) {
         let waits = |asking: &Asking| !matches!(asking, Asking::At(_));
         self.asking.retain(|question, asked| wanted.contains_key(question) || waits(&asked.asking));
         for (question, pace) in wanted {
-            let new = Standing { asking: Asking::At(now), pace: *pace, since: now };
+            let new = Standing { asking: Asking::At(now + pace.before()), pace: *pace, since: now };
             let asked = self.asking.entry(*question).or_insert(new);
             if asked.pace != *pace {
                 asked.pace = *pace;
