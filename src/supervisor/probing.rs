@@ -47,7 +47,7 @@ impl Haste {
     fn wait(self, since: Duration) -> Duration {
         let (part, soonest) = match self {
             Haste::Command => (4, Duration::from_millis(40)),
-            Haste::Connection => (16, Duration::from_millis(10)),
+            Haste::Connection => (16, Duration::from_millis(5)),
         };
         (since / part).max(soonest)
     }
@@ -276,7 +276,7 @@ mod tests {
     fn who_starts_is_asked_soon_and_ever_less_often_until_the_common_tick() {
         let (every, begun) = (Duration::from_secs(1), Instant::now());
         let question = (Run(1), Topic::Ready);
-        for (haste, soonest, part, most) in [(Haste::Connection, 10, 16, 110), (Haste::Command, 40, 4, 40)] {
+        for (haste, soonest, part, most) in [(Haste::Connection, 5, 16, 120), (Haste::Command, 40, 4, 40)] {
             let soonest = Duration::from_millis(soonest);
             let mut probes = Probes::new(begun);
             let eager = BTreeMap::from([(question, Pace::Eager(every, haste))]);
@@ -305,7 +305,7 @@ mod tests {
         probes.command(question, 7, begun + every);
         let ready = begun + Duration::from_millis(60);
         probes.answered(question, ready);
-        assert_eq!(probes.next(), Some(ready + Duration::from_millis(10)));
+        assert_eq!(probes.next(), Some(ready + Duration::from_millis(5)));
         probes.keep(&BTreeMap::from([(question, Pace::Steady(every))]), ready);
         assert_eq!(probes.next(), Some(begun + every));
     }
