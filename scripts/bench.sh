@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The numbers, side by side: builds for release, installs the peers, runs the rows. Arguments: names of rows to run only
-# these, --quick for a small round that shows that it works. A whole run writes docs/benchmarks.*, others target/numbers.
+# these, --quick for a small round that shows that it works. A whole run writes docs/benchmarks.*, others target/numbers;
+# --again with names of rows puts these in place of the former ones in docs/benchmarks.*.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/parts/env.sh

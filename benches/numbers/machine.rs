@@ -11,6 +11,14 @@ pub(crate) struct Facts(pub(crate) Vec<(String, String)>);
 /// Programs whose versions are said, and how they are asked; Debian's packages are asked of dpkg.
 const PACKAGES: &[&str] = &["s6", "runit", "supervisor", "tini", "postgresql-15", "pgbouncer"];
 
+/// Programs that `make bench` names by a variable.
+const PROGRAMS: &[(&str, &str, &[&str])] = &[
+    ("Horust", "SUPAFLY_HORUST", &["--version"]),
+    ("PostgREST", "SUPAFLY_POSTGREST", &["--version"]),
+    ("versitygw", "SUPAFLY_VERSITYGW", &["--version"]),
+    ("backup engine", "SUPAFLY_WALG", &["--version"]),
+];
+
 impl Facts {
     pub(crate) fn gather() -> Facts {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -31,6 +39,10 @@ impl Facts {
         say("load when it began", read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "));
         for package in PACKAGES {
             say(package, output("dpkg-query", &["-W", "-f=${Version}", package]));
+        }
+        for (name, variable, arguments) in PROGRAMS {
+            let program = supafly::facts::environment().remove(*variable).unwrap_or_default();
+            say(name, if program.is_empty() { "–".to_owned() } else { output(&program, arguments) });
         }
         Facts(facts)
     }

@@ -1,5 +1,7 @@
-//! `cargo bench --bench numbers -- [--quick] [--alone] [--out DIRECTORY] [ROW…]`: what `make bench` runs. `--alone`
-//! leaves the peers out, for comparing two builds: `SUPAFLY_BENCH_BASELINE` names the other one.
+//! `cargo bench --bench numbers -- [--quick] [--alone] [--again] [--out DIRECTORY] [ROW…]`: what `make bench` runs.
+//! `--alone` leaves the peers out, for comparing two builds: `SUPAFLY_BENCH_BASELINE` names the other one (rows of a
+//! cluster have no such comparison). `--again` puts the rows that are named in place of the former ones of a whole run's
+//! report, each with its commit and day.
 //!
 //! As root everything runs in a pid namespace of its own, whose end is the end of whatever a peer leaves behind; the
 //! directories are this first process's and are removed by it.
@@ -37,6 +39,15 @@ struct Wanted {
     depth: Depth,
     invited: Invited,
     out: PathBuf,
+    written: Written,
+}
+
+/// What becomes of the report that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Anew,
+    /// Some of its rows are replaced.
+    Again,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +68,7 @@ fn main() -> ExitCode {
 fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut rows, mut depth, mut invited, mut out) = (Vec::new(), Depth::Full, Invited::Peers, None);
+    let mut written = Written::Anew;
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -64,6 +76,7 @@ fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--bench" => {}
             "--alone" => invited = Invited::Baseline,
             "--quick" => depth = Depth::Quick,
+            "--again" => written = Written::Again,
             "--out" => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a directory")?)),
             name => {
                 let row = ROWS.iter().find(|r| r.name == name).copied();
@@ -71,13 +84,17 @@ fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
             }
         }
     }
-    // Only a whole run is published.
-    let whole = rows.is_empty() && depth == Depth::Full && invited == Invited::Peers;
+    let published = depth == Depth::Full && invited == Invited::Peers;
+    if written == Written::Again && (rows.is_empty() || !published) {
+        return Err("--again replaces rows that are named, measured in full beside their peers".to_owned());
+    }
+    // Only a whole run is published, and what is measured again as that was.
+    let whole = published && (rows.is_empty() || written == Written::Again);
     if rows.is_empty() {
         rows.extend(ROWS);
     }
     let out = out.unwrap_or_else(|| root.join(if whole { "docs" } else { "target/numbers" }));
-    Ok(Wanted { rows, depth, invited, out })
+    Ok(Wanted { rows, depth, invited, out, written })
 }
 
 fn names() -> String {
@@ -163,8 +180,28 @@ fn inside(wanted: &Wanted, environment: &BTreeMap<String, String>, scratch: &Pat
     }
     let lines = numbers::run(&context, &wanted.rows);
     fs::create_dir_all(&wanted.out).unwrap();
-    fs::write(wanted.out.join("benchmarks.json"), numbers::report::json(&lines)).unwrap();
-    fs::write(wanted.out.join("benchmarks.md"), numbers::report::page(&lines, &facts)).unwrap();
+    let (list, page) = (wanted.out.join("benchmarks.json"), wanted.out.join("benchmarks.md"));
+    let texts = match wanted.written {
+        Written::Anew => Ok((numbers::report::json(&lines), numbers::report::page(&lines, &facts))),
+        Written::Again => {
+            let there =
+                |path: &Path| fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+            there(&list).and_then(|list| {
+                let page = there(&page)?;
+                numbers::report::renewed((&list, &page), &lines, &facts)
+            })
+        }
+    };
+    match texts {
+        Ok((list_text, page_text)) => {
+            fs::write(list, list_text).unwrap();
+            fs::write(page, page_text).unwrap();
+        }
+        Err(why) => {
+            eprintln!("bench: nothing is written: {why}");
+            return ExitCode::FAILURE;
+        }
+    }
     let missed: Vec<_> = lines.iter().filter(|l| !l.met()).map(|l| l.row.name).collect();
     eprintln!(
         "{}/benchmarks.md and .json are written; {} of {} met",

@@ -168,25 +168,31 @@ impl Line<'_> {
         goals.join("; ")
     }
 
+    fn verdicts(&self, measured: &Measured) -> Vec<Verdict> {
+        let best = measured.best(self.better()).map(|(_, median)| median);
+        self.row.goals.iter().map(|g| g.judge(self.row.unit, measured.ours.median(), best)).collect()
+    }
+
     /// Everything that keeps it from being met; empty when it is.
     pub(crate) fn failures(&self) -> Vec<String> {
         let measured = match &self.outcome {
             Ok(measured) => measured,
             Err(why) => return vec![format!("could not be run: {why}")],
         };
-        let best = measured.best(self.better()).map(|(_, median)| median);
-        let own = self.row.goals.iter().map(|g| g.judge(self.row.unit, measured.ours.median(), best));
-        let own = own.filter_map(|verdict| match verdict {
+        let own = self.verdicts(measured).into_iter().filter_map(|verdict| match verdict {
             Verdict::Met => None,
             Verdict::Missed(why) => Some(why),
             Verdict::Unknown(why) => Some(format!("cannot be judged: {why}")),
         });
+        // Who is better than the others that were measured is not thereby better than all.
+        let absent = measured.peers.iter().filter(|p| p.standing == Standing::Rival && p.samples.is_err());
+        let absent = absent.map(|p| format!("cannot be judged without {}", p.name));
         let conditions =
             measured.conditions.iter().filter_map(|c| match c.goal.judge(c.unit, c.value, None) {
                 Verdict::Met => None,
                 Verdict::Missed(why) | Verdict::Unknown(why) => Some(format!("{}: {why}", c.what)),
             });
-        own.chain(conditions).collect()
+        own.chain(absent).chain(conditions).collect()
     }
 
     pub(crate) fn met(&self) -> bool {
@@ -196,7 +202,9 @@ impl Line<'_> {
     /// Why it is missed, and what else must be known: peers that were not measured, notes of the run.
     pub(crate) fn why(&self) -> String {
         let mut parts = self.failures();
-        if !parts.is_empty() && self.outcome.is_ok() && !self.row.when_missed.is_empty() {
+        // The row's own reason is one for its goals, not for a condition that is broken.
+        let missed = |m: &Measured| self.verdicts(m).iter().any(|v| matches!(v, Verdict::Missed(_)));
+        if self.outcome.as_ref().is_ok_and(missed) && !self.row.when_missed.is_empty() {
             parts.push(self.row.when_missed.to_owned());
         }
         if let Ok(measured) = &self.outcome {

@@ -175,6 +175,8 @@ fn environment(command: &mut Command, room: &Path) {
     command.env("SUPAFLY_WALG", room.join("engine"));
     command.env("SUPAFLY_PG_LISTEN", "127.0.0.1");
     command.env("SUPAFLY_POOLER_LISTEN", "127.0.0.1");
+    // The host's own directory of sockets is nobody's playground.
+    command.env("SUPAFLY_PG_SOCKETS", "off");
     command.env("SUPAFLY_WEB_LISTEN", "127.0.0.1:0");
     command.env("SUPAFLY_WEB_PRIVATE", "127.0.0.1:0");
     command.env("SUPAFLY_LOG_FORMAT", "json");

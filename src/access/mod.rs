@@ -53,7 +53,7 @@ pub fn of_running(settings: &Settings, format: Format, shown: &Shown) -> Result<
 /// The run directory cannot be written.
 pub fn publish(settings: &Settings) -> Result<(), Failure> {
     let path = Endpoints::path(&settings.run);
-    durable::replace(&path, Endpoints::of(settings).text().as_bytes(), 0o644)
+    durable::write(&path, Endpoints::of(settings).text().as_bytes(), 0o644)
         .map_err(|e| Failure::gave_up(format!("{}: cannot be written: {e}", path.display())))
 }
 

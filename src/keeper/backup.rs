@@ -233,7 +233,7 @@ impl Backups {
                 };
                 *lock(&backups.protection) = protection;
                 backups.run.send_replace(run);
-                // The next one is a day away.
+                // Mostly the next one is a day away.
                 os::memory::give_back_soon();
             });
         }

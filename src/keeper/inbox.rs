@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 /// How long what prepares the next answer waits when the present one was there: a client needs about a millisecond of the
-/// processor to give it to Postgres, which replays a segment in longer than all of this takes.
+/// processor to give it to Postgres, which replays a busy segment in longer than all of this takes.
 pub(super) const AFTER_THE_ANSWER: Duration = Duration::from_millis(3);
 
 /// A file, or the proof that there is none.

@@ -36,8 +36,8 @@ const TICK: Duration = Duration::from_secs(2);
 const GRAPHQL: Duration = Duration::from_secs(10);
 /// What was fetched ahead and is not asked for is let go after this.
 const IDLE: Duration = Duration::from_secs(30);
-/// Buffers that WAL was read into are let go after this: mostly a minute goes by until the next is needed, and a backlog,
-/// for which they are kept, leaves no pause.
+/// Buffers that WAL was read into are let go after this: mostly a minute goes by until the next is needed, and a backlog on
+/// its way into a store that answers, for which they are kept, leaves no pause.
 const SPARE: Duration = Duration::from_secs(1);
 /// What is left of the share when the drain ends: time to say how it ended.
 const RESERVE: Duration = Duration::from_millis(100);

@@ -15,8 +15,8 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// The same for what every boot writes anew: a reader, and whoever comes after a kill of ours, finds the old file or the
-/// new one. What a power cut leaves of it nobody reads, so nobody waits for a disk.
+/// The same for what is always written before it is read: a reader, and whoever comes after a kill of ours, finds the old
+/// file or the new one. What a power cut leaves of it nobody reads, so nobody waits for a disk.
 ///
 /// # Errors
 /// What the system says; `path` is then as it was.

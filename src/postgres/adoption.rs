@@ -16,7 +16,7 @@ use super::{Place, conf, control, initdb, tree};
 use crate::config::{Adopt, Settings};
 use crate::exit::Failure;
 use crate::failpoint;
-use crate::owner::durable;
+use crate::owner::{Identity, durable};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -64,8 +64,9 @@ fn is_ours(settings: &Settings, system_identifier: u64) -> bool {
 /// # Errors
 /// 77 with its directory and both ways on.
 pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
-    if settings.own().join("identity.json").exists() {
-        return Ok(());
+    let identity = settings.own().join("identity.json");
+    if identity.exists() {
+        return remember(settings, &identity);
     }
     match &settings.adopt {
         Adopt::Ask => refuse_found(settings),
@@ -78,6 +79,18 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
         }
         Adopt::Path(_) => Ok(()),
     }
+}
+
+/// A volume of a supafly that wrote no note yet: its identity knows the cluster. `claim` may forget that, when a store is set
+/// for the first time, so it is noted before.
+fn remember(settings: &Settings, identity: &Path) -> Result<(), Failure> {
+    let note = note_path(settings);
+    // What is wrong with an identity, those say who work with it.
+    let known = Identity::load(identity).ok().flatten().and_then(|identity| identity.system_identifier);
+    let Some(id) = known.filter(|_| !note.exists()) else { return Ok(()) };
+    let written = note.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = written.and_then(|()| durable::write(&note, format!("{id}\n").as_bytes(), 0o644));
+    written.map_err(|e| tree::failed(&note, "write this file", &e))
 }
 
 fn refuse_found(settings: &Settings) -> Result<(), Failure> {

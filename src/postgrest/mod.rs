@@ -39,12 +39,13 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let program = program(settings);
     let rest = &settings.rest;
     let secrets = secrets::postgrest(settings)?;
-    // Both are waited for; whoever waits for us need not wait for one after the other.
-    let (version, found) = std::thread::scope(|scope| {
-        let found = scope.spawn(|| database::ask(settings, &secrets.authenticator));
-        (version(&program), found.join())
-    });
-    let version = version?;
+    // Both are waited for; whoever waits for us need not wait for one after the other. What a person must mend does not wait
+    // for the database.
+    let asked = {
+        let (settings, password) = (settings.clone(), secrets.authenticator.clone());
+        std::thread::spawn(move || database::ask(&settings, &password))
+    };
+    let version = version(&program)?;
     fits(settings, version)?;
     let listener = |listen, port, port_variable| Listener {
         listen,
@@ -55,7 +56,8 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     listener(&rest.listen, rest.port, "SUPAFLY_POSTGREST_PORT").free()?;
     let admin = if version.has_admin_host() { "127.0.0.1" } else { &rest.listen };
     listener(admin, rest.admin_port, "SUPAFLY_POSTGREST_ADMIN_PORT").free()?;
-    let found = found
+    let found = asked
+        .join()
         .unwrap_or_else(|_| Err(Failure::gave_up("the question to the database broke off".to_owned())))?;
     let pool = rest.pool.unwrap_or_else(|| render::pool(found.max_connections));
     if let Some(left) = render::shortage(found.max_connections, found.reserved, pool) {

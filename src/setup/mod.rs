@@ -72,6 +72,17 @@ fn row(name: &str, state: &str, detail: impl Into<String>) -> Row {
 async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut session = Session::ours(settings).await?;
+    let done = set_up(settings, &mut session, begun, rows).await;
+    session.close().await;
+    done
+}
+
+async fn set_up(
+    settings: &Settings,
+    session: &mut Session,
+    begun: Instant,
+    rows: &mut Vec<Row>,
+) -> Result<(), Failure> {
     let recovering = session.client.query_one("select pg_catalog.pg_is_in_recovery()", &[]).await;
     if recovering.map_err(|e| sql("ask whether it recovers", &e))?.get(0) {
         tracing::warn!("Postgres is in recovery and takes no writes: nothing is set up");
@@ -87,22 +98,21 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
     let told = "select pg_catalog.set_config('supafly.auto_expose', $1, false)";
     session.client.execute(told, &[&exposed]).await.map_err(|e| sql("pass a setting", &e))?;
 
-    let mut done = ledger_there(&session).await?;
+    let mut done = ledger_there(session).await?;
     for (at, step) in STEPS.iter().enumerate() {
-        run_step(&mut session, step, done.get(step.name)).await?;
+        run_step(session, step, done.get(step.name)).await?;
         if at == 0 {
-            done = entries(&session, "step").await?;
+            done = entries(session, "step").await?;
         }
     }
-    rows.extend(give_passwords(settings, &mut session).await?);
-    database::settle(settings, &session).await?;
-    rows.extend(missing_extensions(&session).await?);
-    rows.extend(missing_functions(&session).await?);
-    rows.extend(shared_memory::look(&session).await?);
-    graphql(&session).await?;
+    rows.extend(give_passwords(settings, session).await?);
+    database::settle(settings, session).await?;
+    rows.extend(missing_extensions(session).await?);
+    rows.extend(missing_functions(session).await?);
+    rows.extend(shared_memory::look(session).await?);
+    graphql(session).await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
-    rows.push(migrations::run(settings, &session).await?);
-    session.close().await;
+    rows.push(migrations::run(settings, session).await?);
     Ok(())
 }
 

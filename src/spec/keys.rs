@@ -146,7 +146,13 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "",
                 "A program, run as the service, exits with 0. Never more than one at a time.",
             ),
-            key("ready.every", "duration", "`1s`", "How often it is asked, on a tick that all probes share."),
+            key(
+                "ready.every",
+                "duration",
+                "`1s`",
+                "How often it is asked, on a tick that all probes share. While it starts it is asked sooner: over the network at once \
+                 and then after 5 ms and more, by a command after 40 ms and more, ever less often until that is `every`.",
+            ),
             key(
                 "ready.timeout",
                 "duration",

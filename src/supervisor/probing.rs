@@ -1,6 +1,6 @@
 //! Asking services whether they are ready: never more than one question in flight per service, all aligned to the
-//! same tick, so that ten services with the same period cost one wake-up, not ten. Only who is starting is asked sooner:
-//! at once, and then ever less often, so that what takes 60 ms is not known after a whole period.
+//! same tick, so that ten services with the same period cost one wake-up, not ten. Only who is starting is asked sooner,
+//! and then ever less often, so that what takes 60 ms is not known after a whole period.
 
 use super::words::Words;
 use crate::probe::{self, ProbeError};
@@ -63,7 +63,7 @@ impl Pace {
         Pace::Eager(probe.every, haste)
     }
 
-    /// How long the first question waits. Nobody is ready before a command has found out that he is not.
+    /// How long the first question waits: a command at once would only find out that nobody is ready yet.
     fn before(self) -> Duration {
         match self {
             Pace::Eager(every, haste @ Haste::Command) => haste.wait(Duration::ZERO).min(every),

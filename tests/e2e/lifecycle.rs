@@ -253,6 +253,28 @@ fn without_a_store_every_status_says_unprotected() {
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
 
+/// Also the volume of a supafly that did not note yet which cluster is its own.
+#[test]
+fn a_volume_that_gets_a_store_later_is_protected_from_then_on() {
+    for noted in [true, false] {
+        let mut machine = Machine::new(&[]);
+        machine.boot();
+        machine.wait_ready();
+        machine.sql("create table kept as select 1 as id").unwrap();
+        assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+        if !noted {
+            std::fs::remove_file(machine.data().join("supafly/journal/made")).unwrap();
+        }
+        let bucket = Bucket::start(Kind::File);
+        machine.env.extend(bucket.env().into_iter().map(|(name, value)| (name.to_owned(), value)));
+        machine.boot();
+        machine.wait_ready();
+        machine.wait_protected();
+        assert_eq!(machine.sql("table kept").unwrap(), [["1"]]);
+        assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    }
+}
+
 #[test]
 fn a_superuser_of_the_database_finds_no_store_key() {
     if !root() {

@@ -62,7 +62,7 @@ fn a_row_that_could_not_be_run_is_there_unmet_and_says_why() {
 }
 
 #[test]
-fn a_missing_peer_is_named_and_without_any_rival_nothing_is_met() {
+fn a_missing_rival_is_named_and_without_it_nothing_is_met() {
     let absent =
         Peer { name: "s6".to_owned(), standing: Standing::Rival, samples: Err("not installed".to_owned()) };
     let alone = json(Line { row: &AT_MOST_PEER, outcome: Ok(measured(1.0, vec![absent.clone()])) });
@@ -72,8 +72,8 @@ fn a_missing_peer_is_named_and_without_any_rival_nothing_is_met() {
         row: &AT_MOST_PEER,
         outcome: Ok(measured(1.0, vec![absent, peer("tini", Standing::Rival, 2.0)])),
     });
-    assert_eq!(two["met"], true);
-    assert_eq!(two["why"], "s6 was not measured: not installed");
+    assert_eq!(two["met"], false, "who is better than tini is not thereby better than s6");
+    assert_eq!(two["why"], "cannot be judged without s6; s6 was not measured: not installed");
 }
 
 #[test]
@@ -103,6 +103,55 @@ fn the_page_shows_all_samples_and_where_they_were_taken() {
     {
         assert!(page.contains(part), "{part} is not in\n{page}");
     }
+}
+
+#[test]
+fn a_row_that_is_measured_again_replaces_the_former_one_and_says_when() {
+    static OTHER: Row = Row { name: "y", ..row(&[Goal::AtMostPeer { factor: 1.0, plus: 0.0 }]) };
+    let of = |row, ours| Line { row, outcome: Ok(measured(ours, vec![peer("s6", Standing::Rival, 2.0)])) };
+    let facts = |commit: &str| Facts(vec![("commit".to_owned(), commit.to_owned())]);
+    let whole = [of(&AT_MOST_PEER, 1.0), of(&OTHER, 3.0)];
+    let (list, page) = (report::json(&whole), report::page(&whole, &facts("aaaa")));
+    assert!(page.contains("1 of 2 goals are met."), "{page}");
+    let again =
+        |lines: &[Line<'_>], list: &str, page: &str| report::renewed((list, page), lines, &facts("bbbb"));
+    for (row, other, met) in [(&OTHER, &AT_MOST_PEER, "2 of 2"), (&AT_MOST_PEER, &OTHER, "1 of 2")] {
+        let (list, page) = again(&[of(row, 1.5)], &list, &page).unwrap();
+        let rows: Vec<Value> = serde_json::from_str(&list).unwrap();
+        let ours = |name: &str| rows.iter().find(|r| r["name"] == name).unwrap()["ours"].as_f64().unwrap();
+        assert_eq!((rows.len(), ours(row.name)), (2, 1.5), "{list}");
+        assert!(ours(other.name) != 1.5, "{list}");
+        assert!(page.contains(&format!("{met} goals are met.")), "{page}");
+        assert_eq!(page.matches("Measured again on ? at commit bbbb").count(), 1, "{page}");
+        // Twice is not more than once.
+        let (twice, page_twice) = again(&[of(row, 1.5)], &list, &page).unwrap();
+        assert_eq!((twice, page_twice), (list, page));
+    }
+    let of_one = report::json(&whole[..1]);
+    let why = again(&[of(&OTHER, 1.0)], &of_one, &page).unwrap_err();
+    assert!(why.contains("`y` is not in the report"), "{why}");
+}
+
+#[test]
+fn the_reason_of_a_row_is_none_for_its_conditions_nor_for_a_peer_that_is_not_there() {
+    let mut kept = measured(1.0, vec![peer("s6", Standing::Rival, 2.0)]);
+    kept.conditions.push(Condition {
+        what: "left".to_owned(),
+        value: 3.0,
+        unit: Unit::Milliseconds,
+        goal: Goal::AtMost(0.0),
+    });
+    let line = json(Line { row: &AT_MOST_PEER, outcome: Ok(kept) });
+    assert!(!line["why"].as_str().unwrap().contains("It is far."), "{line}");
+    let gone = Peer { name: "tini".to_owned(), standing: Standing::Rival, samples: Err("broke".to_owned()) };
+    let line =
+        Line { row: &AT_MOST_PEER, outcome: Ok(measured(1.0, vec![peer("s6", Standing::Rival, 2.0), gone])) };
+    let line = json(line);
+    assert_eq!(line["met"], false, "better than s6 is not better than tini");
+    assert!(
+        line["why"].as_str().unwrap().starts_with("cannot be judged without tini; tini was not"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -43,17 +43,23 @@ fn dump(machine: &Machine) -> String {
 }
 
 /// Waits until PostgREST knows all that was restored. It reads the schema anew while a restore goes on, and then knows its
-/// first tables only: a function made after the last of them is known when all of them are. (A table would not do: reading
-/// one works before it is known.)
+/// first tables only. A function made after the last of them is in what it reads last, so it may be known before all of them
+/// are; when it is no longer known, all was read once more, and that began after the end of the restore. (A table would
+/// not do: reading one works before it is known.)
 fn wait_known(machine: &Machine, ports: Ports) {
     let service = Keys::of(machine).service;
     machine
         .sql("create function public.restored_to_the_end() returns int language sql stable as 'select 1'")
         .unwrap();
-    until("the whole of what was restored", PATIENCE, || {
-        (call(ports.api, "GET", "/rpc/restored_to_the_end", Some(&service), None).code == 200).then_some(())
-    });
+    let known = |code: u16| {
+        until("the whole of what was restored", PATIENCE, || {
+            let answer = call(ports.api, "GET", "/rpc/restored_to_the_end", Some(&service), None);
+            (answer.code == code).then_some(())
+        });
+    };
+    known(200);
     machine.sql("drop function public.restored_to_the_end()").unwrap();
+    known(404);
 }
 
 fn up() -> (Machine, Ports) {

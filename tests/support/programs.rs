@@ -17,7 +17,11 @@ pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         let name = format!("supafly-programs-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
+        // In a namespace of its own everybody has the same number: the benches have a place of their own as well.
+        let inside = var("SUPAFLY_BENCH_INSIDE").and_then(|places| places.into_string().ok());
+        let disk =
+            inside.as_deref().and_then(|places| places.split_once(':')).map(|(_, disk)| PathBuf::from(disk));
+        let dir = disk.unwrap_or_else(std::env::temp_dir).join(name);
         fs::create_dir_all(dir.join("services")).unwrap();
         fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
         copy(Path::new(env!("CARGO_BIN_EXE_supafly")), &dir.join("supafly"));

@@ -11,6 +11,7 @@ use crate::numbers::row::{Context, Measured, Standing};
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -61,9 +62,12 @@ fn postgrest(machine: &Machine, program: &Path) -> Result<f64, String> {
         .collect();
     let conf = machine.dir.path().join("bare-postgrest.conf");
     std::fs::write(&conf, text).map_err(said(conf.display()))?;
+    std::fs::set_permissions(&conf, std::fs::Permissions::from_mode(0o400)).map_err(said(conf.display()))?;
     rig::give_to_postgres(&conf)?;
     let mut command = Command::new(program);
-    command.arg(&conf).env_clear().env("PATH", "/usr/bin:/bin");
+    let limits =
+        supafly::postgrest::render::runtime_limits(supafly::facts::memory(), supafly::facts::processors());
+    command.arg(&conf).env_clear().env("PATH", "/usr/bin:/bin").env("GHCRTS", limits);
     let ready = || {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
@@ -131,14 +135,16 @@ pub(super) fn run(context: &Context) -> Result<Measured, String> {
         let from = SystemTime::now();
         machine.boot();
         for name in &after {
-            rig::wait_service(&mut machine, name, &["ready", "done", "absent"]);
+            rig::wait_service(&mut machine, name, &["ready", "done"]);
         }
         let log = machine.log();
         let log = log.get(before..).unwrap_or_default();
         let at = |line: &str| since(log, line, from);
-        let last =
-            after.iter().filter_map(|n| at(&format!("{n} is ready")).or_else(|| at(&format!("{n} is done"))));
-        let last = last.fold(f64::NAN, f64::max);
+        let mut last = f64::NAN;
+        for name in &after {
+            let up = at(&format!("{name} is ready")).or_else(|| at(&format!("{name} is done")));
+            last = last.max(up.ok_or_else(|| format!("the log does not say when {name} was up"))?);
+        }
         let postgres = at("postgres is ready").ok_or("the log does not say when Postgres was ready")?;
         Ok(last - postgres)
     };
