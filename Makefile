@@ -3,13 +3,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 
-.PHONY: help dev test bench lint fmt docs parts clean-dev
+.PHONY: help dev image test bench lint fmt docs parts clean-dev
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: ## run the real thing in the foreground, with an embedded default (Ctrl-C stops it)
 	@scripts/dev.sh
+
+image: ## build localhost/supafly:TARGET; `make image TARGET=slim|full PARTS=release|registry`
+	@TARGET="$(TARGET)" PARTS="$(PARTS)" scripts/image/build.sh
 
 test: ## install the real parts, build, run every test
 	@scripts/test.sh

@@ -10,7 +10,7 @@ use crate::pooler::probe::Asked;
 use crate::supervisor::Setting;
 use crate::{
     archive, facts, keeper, os, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry,
-    walg, web,
+    versions, walg, web,
 };
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
@@ -84,6 +84,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
                 (false, None) => Which::Ready,
             };
             commands::health(&settings.run, &which)
+        }
+        Command::Version { all, output } => {
+            let form = if output.json { versions::Form::Json } else { versions::Form::Table };
+            if all { versions::all(&settings, form) } else { versions::own(form) }
         }
         Command::Backup(Backup::Now(output)) => keeper::client::backup_now(&settings, output.json),
         Command::Backup(Backup::List(output)) => keeper::client::backup_list(&settings, output.json),

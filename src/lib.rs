@@ -31,5 +31,6 @@ pub mod status;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
+pub mod versions;
 pub mod walg;
 pub mod web;

@@ -52,6 +52,7 @@ const PURE_FILES: &[&str] = &[
     "pooler/supavisor/environment.rs",
     "access/render.rs",
     "access/values.rs",
+    "versions/pinned.rs",
     "web/routes.rs",
     "web/page.rs",
     "web/metrics.rs",
@@ -128,10 +129,15 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     map.insert("foreign", vec!["exit", "facts", "os", "owner"]);
     map.insert("postgrest", vec!["config", "exit", "facts", "foreign", "secrets"]);
     map.insert("access", vec!["config", "control", "exit", "owner", "pooler", "postgrest", "secrets"]);
+    map.insert("versions", vec!["config", "exit", "facts", "pooler", "postgres", "postgrest", "walg"]);
     map.insert("facts", vec!["config", "exit"]);
     map.insert(
         "cli",
-        pid1.iter().chain(roles.iter()).chain(&["access", "setup", "postgrest", "web"]).copied().collect(),
+        pid1.iter()
+            .chain(roles.iter())
+            .chain(&["access", "setup", "postgrest", "versions", "web"])
+            .copied()
+            .collect(),
     );
     map.insert("main", vec!["cli"]);
     map.insert("lib", vec![]);

@@ -112,6 +112,18 @@ over on a new volume makes new ones, unless they are given to it.")]
   supafly check --services ./services
   supafly check --json | jq .stop")]
     Check(CheckArgs),
+    /// Our own version, and what is installed beside it
+    #[command(after_help = "Examples:
+  supafly version
+  supafly version --all          each part, asked, beside what is pinned
+  supafly version --all --json | jq '.parts[].installed'")]
+    Version {
+        /// And of Postgres, the backup engine, PostgREST, the poolers, pg_graphql
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Base backups
     #[command(subcommand)]
     Backup(Backup),

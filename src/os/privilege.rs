@@ -18,6 +18,7 @@ pub enum Privilege {
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
+const CAP_SYS_RESOURCE: u32 = 24;
 
 impl Privilege {
     /// Asks the kernel (`CapEff`, `/proc/self/setgroups`).
@@ -30,6 +31,13 @@ impl Privilege {
         });
         if capable && !denied { Privilege::Full } else { Privilege::None }
     }
+}
+
+/// Whether we may raise a hard limit. Root of a container mostly may not.
+#[must_use]
+pub fn may_raise_limits() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective_capabilities(&status).map_or(geteuid().is_root(), |caps| caps & (1 << CAP_SYS_RESOURCE) != 0)
 }
 
 fn effective_capabilities(status: &str) -> Option<u64> {

@@ -24,7 +24,16 @@ pub struct Chosen {
 /// Where Debian puts PgBouncer; no ordinary user has it in PATH.
 const SYSTEM: &[&str] = &["/usr/local/sbin", "/usr/sbin"];
 
-fn installed(given: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
+/// Where this one is, chosen or not; `None` where it is not installed.
+#[must_use]
+pub fn installed(settings: &Settings, kind: Kind) -> Option<PathBuf> {
+    match kind {
+        Kind::Supavisor => find(settings.supavisor.as_ref(), "supavisor"),
+        Kind::PgBouncer => find(settings.pgbouncer.as_ref(), "pgbouncer"),
+    }
+}
+
+fn find(given: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
     if let Some(path) = given {
         return which::which(path).ok();
     }
@@ -35,8 +44,8 @@ fn installed(given: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
 /// The choice; `None` when no pooler is wanted or, left to us, none is installed.
 #[must_use]
 pub fn chosen(settings: &Settings) -> Option<Chosen> {
-    let supavisor = || installed(settings.supavisor.as_ref(), "supavisor");
-    let pgbouncer = || installed(settings.pgbouncer.as_ref(), "pgbouncer");
+    let supavisor = || installed(settings, Kind::Supavisor);
+    let pgbouncer = || installed(settings, Kind::PgBouncer);
     // Asked for by name and not there: the name is what the status will say is missing.
     let named = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| name.into());
     let of = |kind, program| Chosen { kind, program };

@@ -9,6 +9,7 @@ use super::rundir::RunDir;
 use crate::control::server::{self, Call};
 use crate::exit::{Exit, Failure};
 use crate::os::descent::{self, Pass};
+use crate::os::limits::OpenFiles;
 use crate::os::lock::Lock;
 use crate::os::notify::{Message, NotifySocket};
 use crate::os::oom::OomWatch;
@@ -76,7 +77,7 @@ pub(super) struct Driver {
     /// When memory is given back, unless something changes again.
     pub(super) quiet: Option<Instant>,
     /// Limit of open files before we raised our own.
-    pub(super) nofile: Option<(u64, u64)>,
+    pub(super) nofile: Option<OpenFiles>,
 }
 
 /// Everything that can happen to us.

@@ -3,6 +3,7 @@
 //! every service gets; nothing of ours leaks.
 
 use crate::os::descent::{Descent, MARKER};
+use crate::os::limits::OpenFiles;
 use crate::os::privilege::{self, Privilege};
 use crate::os::spawn::{Identity, SpawnRequest};
 use crate::spec::{CoreLimit, NewPrivileges, Pass, ServiceSpec};
@@ -37,8 +38,8 @@ pub(super) struct Circumstances<'a> {
     pub run: u64,
     pub share: Duration,
     pub lock: Option<RawFd>,
-    /// Soft and hard limit of open files, as they were before we raised our own.
-    pub nofile: Option<(u64, u64)>,
+    /// The limit of open files, as it was before we raised our own.
+    pub nofile: Option<OpenFiles>,
 }
 
 /// The request for this service.
@@ -81,7 +82,10 @@ pub(super) fn request(spec: &ServiceSpec, around: &Circumstances<'_>) -> Result<
         identity,
         tag: around.descent.tags.map(|tags| tags.of(around.run)),
         keep: around.lock.into_iter().collect(),
-        nofile: spec.nofile.map(|n| (n, n)).or(around.nofile),
+        nofile: match around.nofile {
+            Some(before) => Some(before.of_child(spec.nofile)),
+            None => spec.nofile.map(|n| (n, n)),
+        },
         core: spec.core.map(|core| match core {
             CoreLimit::Bytes(bytes) => bytes,
             CoreLimit::Unlimited => u64::MAX,

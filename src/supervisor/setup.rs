@@ -6,6 +6,7 @@ use super::probing::Probes;
 use super::rundir::RunDir;
 use crate::control::server;
 use crate::exit::Failure;
+use crate::os::limits::OpenFiles;
 use crate::os::notify::NotifySocket;
 use crate::os::oom::OomWatch;
 use crate::os::output::{Rings, Writer};
@@ -45,7 +46,8 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
     servers.spawn(server::serve(listener, calls));
     let begun = Instant::now();
     let absent = super::load::absent(&plan, &args.environment);
-    say_what_lacks(&plan, privilege);
+    let nofile = crate::os::limits::raise_open_files();
+    say_what_lacks(&plan, privilege, nofile);
     let driver = Driver {
         machine: Machine::new(plan, &absent, begun),
         args,
@@ -71,12 +73,12 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
         shown: BTreeMap::new(),
         stop_told: false,
         quiet: None,
-        nofile: crate::os::limits::raise_open_files(),
+        nofile,
     };
     Ok((driver, Ears { signals, notify, called, _servers: servers }))
 }
 
-fn say_what_lacks(plan: &Plan, privilege: Privilege) {
+fn say_what_lacks(plan: &Plan, privilege: Privilege, nofile: Option<OpenFiles>) {
     let mut specs = plan.order().iter().filter_map(|n| plan.spec(n));
     let asks = |s: &crate::spec::ServiceSpec| {
         s.user.is_some() || s.group.is_some() || s.capabilities.as_ref().is_some_and(|c| !c.is_empty())
@@ -84,6 +86,19 @@ fn say_what_lacks(plan: &Plan, privilege: Privilege) {
     if matches!(privilege, Privilege::None) && specs.any(asks) {
         tracing::warn!(
             "not privileged: `user`, `group`, `groups` and `capabilities` are ignored, everything runs as one user"
+        );
+    }
+    let too_many = |s: &&crate::spec::ServiceSpec| {
+        s.nofile.zip(nofile).is_some_and(|(wanted, there)| !there.grants(wanted))
+    };
+    let names = plan.order().iter().filter_map(|n| plan.spec(n)).filter(too_many);
+    let names: Vec<&str> = names.map(|s| s.name.as_str()).collect();
+    if let (Some(there), false) = (nofile, names.is_empty()) {
+        tracing::warn!(
+            "{} get {} open files each, less than their `nofile`: that is the hard limit here, and we may not raise it \
+             (docker and podman: --ulimit nofile=…)",
+            names.join(", "),
+            there.hard
         );
     }
     if !crate::os::procfs::is_ours() {

@@ -65,19 +65,21 @@ impl std::fmt::Display for Engine {
 }
 
 impl Engine {
+    /// Where it is: `SUPAFLY_WALG`, else `wal-g`, else `walrus` on PATH; `None` where it is not.
+    #[must_use]
+    pub fn path(settings: &Settings) -> Option<PathBuf> {
+        match &settings.walg {
+            Some(path) => Some(path.clone()).filter(|path| path.exists()),
+            None => which::which("wal-g").or_else(|_| which::which("walrus")).ok(),
+        }
+    }
+
     /// Finds the engine: `SUPAFLY_WALG`, else `wal-g`, else `walrus` on PATH. `None` when there is none (yet).
     ///
     /// # Errors
     /// 78 when there is a program that is not an engine we know.
     pub fn find(settings: &Settings) -> Result<Option<Engine>, Failure> {
-        let path = match &settings.walg {
-            Some(path) if path.exists() => path.clone(),
-            Some(_) => return Ok(None),
-            None => match which::which("wal-g").or_else(|_| which::which("walrus")) {
-                Ok(path) => path,
-                Err(_) => return Ok(None),
-            },
-        };
+        let Some(path) = Engine::path(settings) else { return Ok(None) };
         let path_variable = ("PATH".to_owned(), Secret::new("/usr/local/bin:/usr/bin:/bin"));
         let job = Job {
             arguments: vec!["--version".to_owned()],

@@ -73,6 +73,28 @@ scenario!(when_no_descriptor_is_left_it_is_said_and_all_come_up_once_there_is, |
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
 
+scenario!(a_service_that_wants_more_open_files_than_the_hard_limit_gets_all_there_are, |w| {
+    // As in a container: root, but nobody who may raise a hard limit.
+    if is_root() {
+        w.inside(&["setpriv", "--bounding-set=-sys_resource", "--"]);
+    }
+    w.inside(&["prlimit", "--nofile=256:512", "--"]);
+    w.shell("many", "ulimit -Hn; exec sleep 1000", "nofile = 10240");
+    w.shell("few", "ulimit -Hn; exec sleep 1000", "nofile = 300");
+    w.start();
+    w.until_all("ready");
+    until("both limits", || {
+        let said = |service: &str, n: &str| {
+            w.log()
+                .lines()
+                .any(|l| l.contains(&format!("\"{service}\"")) && l.contains(&format!("\"message\":\"{n}\"")))
+        };
+        (said("many", "512") && said("few", "300")).then_some(())
+    });
+    assert!(w.log().contains("many get 512 open files each, less than their `nofile`"), "{}", w.log());
+    assert_eq!(w.stop(), 0, "{}", w.log());
+});
+
 scenario!(without_a_descriptor_to_look_with_nobody_is_declared_gone, |w| {
     w.inside(&["prlimit", "--nofile=60:60", "--"]);
     let (orphans, leaders) = (w.file("orphans"), w.file("leaders"));
