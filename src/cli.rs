@@ -1,19 +1,22 @@
 //! The command line: what can be typed, and which module answers it.
 
 mod args;
+mod entry;
+mod opening;
 
 use crate::access::{self, Format};
-use crate::config::Settings;
+use crate::config::{ServerSettings, Settings, fates};
 use crate::control::commands::{self, Change, Everything, LogArgs, Patience, Shown, Watch, Which};
 use crate::exit::{Exit, Failure};
 use crate::pooler::probe::Asked;
-use crate::supervisor::Setting;
+use crate::supervisor::{Setting, Variable};
 use crate::{
     archive, facts, keeper, os, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry,
     versions, walg, web,
 };
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
+use entry::Entry;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,12 +49,21 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let entry = if let Command::Run(run) = &cli.command {
+        match entry::read(&run.arguments)? {
+            Entry::Execute(words) => return Err(entry::execute(&words)),
+            Entry::Ask(question) => return Err(entry::ask(cli.config.as_deref(), &question)),
+            Entry::Run { settings, named_postgres } => (settings, named_postgres),
+        }
+    } else {
+        (ServerSettings::default(), false)
+    };
     // Before anything else: as PID 1 a TERM that comes before its handler is lost.
     let early = if matches!(cli.command, Command::Run(_)) { Some(supervisor::Early::new()?) } else { None };
-    let settings = facts::settings(cli.config.as_deref())?;
     let config = cli.config.as_deref();
+    let settings = facts::settings(config)?;
     match cli.command {
-        Command::Run(services) => supervisor::run(run_args(&settings, services, config)?, early),
+        Command::Run(run) => supervisor::run(begin(settings, run.services, config, entry)?, early),
         Command::Check(args) => check(&settings, args, config),
         Command::Status(StatusArgs { format: Some(format), shown, .. }) => {
             access::of_running(&settings, format.into(), &shown.into())
@@ -123,6 +135,28 @@ fn role(settings: &Settings, run: impl FnOnce(&Settings) -> Result<Exit, Failure
     run(settings)
 }
 
+/// What `run` works on: with the server settings of the command line, and what is said of it all.
+fn begin(
+    mut settings: Settings,
+    services: Services,
+    config: Option<&Path>,
+    (given, named_postgres): (ServerSettings, bool),
+) -> Result<supervisor::RunArgs, Failure> {
+    settings.pg_settings = settings.pg_settings.with(given);
+    if let Some(directory) = &services.services {
+        settings.services.clone_from(directory);
+    }
+    let environment = facts::environment();
+    opening::refuse(&settings, &environment)?;
+    let mut args = run_args(&settings, services, config)?;
+    // The role that renders the configuration reads its settings itself.
+    if settings.pg_settings.iter().next().is_some() {
+        args.environment.insert("SUPAFLY_PG_SETTINGS".to_owned(), settings.pg_settings.to_text());
+    }
+    args.notices = opening::notices(&settings, &environment, named_postgres);
+    Ok(args)
+}
+
 /// What `run` and `check` work on. Service files may name every setting, `${self}` and the directory of Postgres's programs.
 fn run_args(
     settings: &Settings,
@@ -155,6 +189,7 @@ fn run_args(
         environment,
         log_format: settings.log_format,
         log: settings.log.clone(),
+        notices: Vec::new(),
         machine: settings.machine.clone(),
     })
 }
@@ -182,6 +217,12 @@ fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<
             crypto.join(", ")
         )));
     }
+    let environment = facts::environment();
+    opening::refuse(settings, &environment)?;
+    let variables = fates(settings, &environment)
+        .into_iter()
+        .map(|(name, fate)| Variable { name, fate: fate.word(), why: fate.why().to_owned() })
+        .collect();
     let shown: Vec<Setting> = settings
         .shown()
         .map(|(key, value)| Setting {
@@ -191,7 +232,7 @@ fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<
         })
         .collect();
     let form = if args.output.json { Shown::Json } else { Shown::Table };
-    supervisor::check(&run_args(settings, args.services, config)?, shown, form)
+    supervisor::check(&run_args(settings, args.services, config)?, shown, variables, form)
 }
 
 #[cfg(test)]

@@ -270,6 +270,32 @@ fn every_pure_file_named_here_exists() {
 
 /// `make docs` (SUPAFLY_BLESS=1) writes the page anew.
 #[test]
+fn the_page_of_settings_and_variables_is_made_from_their_tables() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = supafly::config::markdown();
+    if std::env::var_os("SUPAFLY_BLESS").is_some() {
+        fs::write(&page, &text).unwrap();
+    }
+    let there = fs::read_to_string(&page).unwrap_or_default();
+    assert!(there == text, "docs/configuration.md is not what src/config/ says: run `make docs`");
+}
+
+#[test]
+fn every_variable_that_a_service_gets_or_the_store_reads_is_on_the_page_of_configuration() {
+    let text = supafly::config::markdown();
+    let mut names: Vec<String> = supafly::store::credentials::NAMES.iter().map(|n| (*n).to_owned()).collect();
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("services")).unwrap() {
+        let service: toml::Table = fs::read_to_string(file.unwrap().path()).unwrap().parse().unwrap();
+        let passed = service.get("pass").and_then(|p| p.as_array()).cloned().unwrap_or_default();
+        names.extend(passed.iter().filter_map(|n| n.as_str().map(str::to_owned)));
+    }
+    for name in names.iter().filter(|n| !n.ends_with('*')) {
+        assert!(text.contains(&format!("`{name}`")), "{name} is not in docs/configuration.md");
+    }
+}
+
+/// `make docs` (SUPAFLY_BLESS=1) writes the page anew.
+#[test]
 fn the_page_of_service_files_is_made_from_the_table_of_keys() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/services.md");
     let text = supafly::spec::keys::markdown();

@@ -4,6 +4,7 @@ use crate::access::{Format, Shown};
 use crate::control::commands::Patience;
 use crate::pooler::render::Mode;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,8 +42,11 @@ pub(super) enum Command {
     #[command(after_help = "Examples:
   supafly run
   SUPAFLY_STORE=s3://bucket/prefix supafly run
-  supafly run --services ./services")]
-    Run(Services),
+  supafly run --services ./services
+  supafly run -- -c work_mem=8MB     with server settings of Postgres
+  supafly run -- bash                a program in our place: what follows `--`
+                                     is what follows the image's name")]
+    Run(RunArgs),
     /// What runs, since when, and what is protected
     #[command(after_help = "Examples:
   supafly status
@@ -182,6 +186,15 @@ pub(super) struct Services {
     /// Directory of service files [default: setting `services`]
     #[arg(long, value_name = "DIR")]
     pub(super) services: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) services: Services,
+    /// As after the image's name: server settings, or a program
+    #[arg(last = true, value_name = "ARGUMENTS", allow_hyphen_values = true)]
+    pub(super) arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -4,24 +4,35 @@
 //! setting has one row in [`TABLE`], which is also what `supafly check` prints and what the documentation is made from.
 //! All problems are reported at once.
 
+mod initdb;
+mod page;
 mod rest;
+mod server;
 mod table;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
+pub use initdb::InitdbArgs;
+pub use page::markdown;
 pub use rest::Rest;
+pub use server::ServerSettings;
 pub use table::{Row, TABLE};
 pub use values::{
-    Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, SupavisorPorts, Takeover, UNRESERVED,
+    Adopt, Listen, LogFormat, Mode, Pooler, Secret, Source, StoreUrl, SupavisorPorts, Takeover, UNRESERVED,
 };
+pub use variables::{Fate, VARIABLES, fates};
 
 use crate::spec::duration;
 use crate::spec::problem::{Problem, Problems};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{absolute, parse_listen, parse_store, parse_supavisor_ports, parse_switch, parse_takeover};
+use values::{
+    absolute, parse_adopt, parse_listen, parse_off_or_path, parse_store, parse_supavisor_ports, parse_switch,
+    parse_takeover,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +54,11 @@ pub struct Settings {
     pub pg_port: u16,
     pub pg_listen: String,
     pub pg_locale: String,
+    /// A further directory of the socket; none: off.
+    pub pg_sockets: Option<PathBuf>,
+    pub pg_settings: ServerSettings,
+    pub pg_initdb_args: InitdbArgs,
+    pub adopt: Adopt,
     pub web_listen: Listen,
     pub web_private: Listen,
     pub walg: Option<PathBuf>,
@@ -130,6 +146,10 @@ impl Settings {
             ),
             pg_listen,
             pg_locale: get.text("pg_locale", "C.UTF-8", |s| Ok(s.to_owned())),
+            pg_sockets: get.text("pg_sockets", get.default("pg_sockets"), parse_off_or_path),
+            pg_settings: get.text("pg_settings", "", ServerSettings::from_text),
+            pg_initdb_args: get.text("pg_initdb_args", "", InitdbArgs::from_text),
+            adopt: get.text("adopt", "ask", parse_adopt),
             web_listen: get.text("web_listen", get.default("web_listen"), parse_listen),
             web_private: get.text("web_private", get.default("web_private"), parse_listen),
             walg: get.optional("walg"),
@@ -258,7 +278,8 @@ from_default! {
     String => String::new(), PathBuf => PathBuf::new(), StoreUrl => StoreUrl::None, Takeover => Takeover::Never,
     Mode => Mode::Available, Duration => Duration::from_secs(1), LogFormat => LogFormat::Auto, u16 => 0,
     Listen => Listen::Off, bool => false, Pooler => Pooler::Off, Vec<String> => Vec::new(), Option<u32> => None,
-    SupavisorPorts => SupavisorPorts::default(),
+    SupavisorPorts => SupavisorPorts::default(), Option<PathBuf> => None, Adopt => Adopt::Ask,
+    ServerSettings => ServerSettings::default(), InitdbArgs => InitdbArgs::default(),
 }
 
 impl Settings {
@@ -297,6 +318,13 @@ impl Settings {
             ("pg_port", self.pg_port.to_string()),
             ("pg_listen", self.pg_listen.clone()),
             ("pg_locale", self.pg_locale.clone()),
+            (
+                "pg_sockets",
+                self.pg_sockets.as_ref().map_or_else(|| "off".to_owned(), |p| p.display().to_string()),
+            ),
+            ("pg_settings", self.pg_settings.to_string()),
+            ("pg_initdb_args", self.pg_initdb_args.to_string()),
+            ("adopt", self.adopt.to_string()),
             ("web_listen", self.web_listen.to_string()),
             ("web_private", self.web_private.to_string()),
             ("walg", path(&self.walg)),

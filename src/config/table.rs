@@ -49,6 +49,30 @@ pub const TABLE: &[Row] = &[
     row("pg_port", "SUPAFLY_PG_PORT", "5432", "Postgres's port"),
     row("pg_listen", "SUPAFLY_PG_LISTEN", "*", "Postgres's listen_addresses"),
     row("pg_locale", "SUPAFLY_PG_LOCALE", "C.UTF-8", "locale of a new cluster"),
+    row(
+        "pg_sockets",
+        "SUPAFLY_PG_SOCKETS",
+        "/var/run/postgresql",
+        "a further directory of Postgres's socket, where `psql` and `pg_isready` look by themselves, or off",
+    ),
+    row(
+        "pg_settings",
+        "SUPAFLY_PG_SETTINGS",
+        "none",
+        "server settings, one `name=value` a line; arguments of the image (`-c name=value`) come on top",
+    ),
+    row(
+        "pg_initdb_args",
+        "POSTGRES_INITDB_ARGS",
+        "none",
+        "locale, text search and size of WAL segments of a new cluster, as initdb's arguments",
+    ),
+    row(
+        "adopt",
+        "SUPAFLY_ADOPT",
+        "ask",
+        "a foreign cluster to adopt, by its directory; ask: one that is found is refused by its name; never: none is looked for",
+    ),
     row("web_listen", "SUPAFLY_WEB_LISTEN", "[::]:8080", "address of the open health routes, or off"),
     row(
         "web_private",

@@ -122,3 +122,38 @@ fn the_ports_of_supavisor_are_ten_and_written_as_they_are_read() {
         assert!(read(wrong).unwrap_err().to_string().contains("ten different ports"), "{wrong}");
     }
 }
+
+#[test]
+fn what_other_images_call_otherwise_is_read_and_a_bad_value_is_named() {
+    let s = Settings::read(None, &env(&[])).unwrap();
+    assert_eq!((&s.adopt, s.pg_sockets), (&Adopt::Ask, Some("/var/run/postgresql".into())));
+    let given = [
+        ("SUPAFLY_ADOPT", "/var/lib/postgresql/data"),
+        ("SUPAFLY_PG_SOCKETS", "off"),
+        ("SUPAFLY_PG_SETTINGS", "work_mem=8MB\nmax_connections=50"),
+        ("POSTGRES_INITDB_ARGS", "--locale=C"),
+    ];
+    let s = Settings::read(None, &env(&given)).unwrap();
+    assert_eq!((s.adopt, s.pg_sockets), (Adopt::Path("/var/lib/postgresql/data".into()), None));
+    assert_eq!(s.pg_settings.to_string(), "work_mem=8MB, max_connections=50");
+    assert_eq!(s.pg_initdb_args.all(), ["--locale=C"]);
+    let given = [
+        ("SUPAFLY_ADOPT", "yes"),
+        ("SUPAFLY_PG_SOCKETS", "run"),
+        ("SUPAFLY_PG_SETTINGS", "archive_mode=off"),
+        ("POSTGRES_INITDB_ARGS", "--auth=trust"),
+    ];
+    let e = Settings::read(None, &env(&given)).unwrap_err();
+    let shown = e.to_string();
+    assert_eq!(e.0.len(), 4);
+    for word in
+        ["`ask`, `never`", "an absolute path, or `off`", "archive_mode is refused", "without `--auth`"]
+    {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    let toml = Settings::read(
+        Some(("f", "pg_settings = \"\"\"\nwork_mem=8MB\nmax_connections=50\n\"\"\"\n")),
+        &env(&[]),
+    );
+    assert_eq!(toml.unwrap().pg_settings.to_string(), "work_mem=8MB, max_connections=50");
+}

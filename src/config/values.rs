@@ -60,6 +60,17 @@ pub enum Mode {
     Strict,
 }
 
+/// What becomes of a cluster that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// Nothing; one that is found is named, and no other is made beside it.
+    Ask,
+    /// Nothing, and none is looked for.
+    Never,
+    /// The one in this directory is adopted.
+    Path(PathBuf),
+}
+
 /// Where something listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -221,6 +232,23 @@ pub(super) fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
+pub(super) fn parse_off_or_path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    absolute(text).map(Some).map_err(|_| "an absolute path, or `off`".to_owned())
+}
+
+pub(super) fn parse_adopt(text: &str) -> Result<Adopt, String> {
+    match text {
+        "ask" => Ok(Adopt::Ask),
+        "never" => Ok(Adopt::Never),
+        path => absolute(path)
+            .map(Adopt::Path)
+            .map_err(|_| "`ask`, `never`, or the absolute path of the cluster to adopt".to_owned()),
+    }
+}
+
 pub(super) fn parse_takeover(text: &str) -> Result<Takeover, String> {
     match text {
         "never" => Ok(Takeover::Never),
@@ -258,6 +286,16 @@ impl fmt::Display for Listen {
         match self {
             Listen::Off => f.write_str("off"),
             Listen::At(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl fmt::Display for Adopt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Adopt::Ask => f.write_str("ask"),
+            Adopt::Never => f.write_str("never"),
+            Adopt::Path(path) => write!(f, "{}", path.display()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the cluster still wins for what users may set.
 
 use super::control::Floors;
+use crate::config::ServerSettings;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ pub struct Facts {
     pub processors: usize,
     /// The data directory.
     pub pgdata: PathBuf,
-    /// Directory of the Unix socket.
-    pub sockets: PathBuf,
+    /// Directories of the Unix socket; ours first.
+    pub sockets: Vec<PathBuf>,
     /// Directory of the rendered `pg_hba.conf` and `pg_ident.conf`.
     pub rendered: PathBuf,
     /// `listen_addresses`; empty = no TCP.
@@ -54,6 +55,8 @@ pub struct Facts {
     pub volume: u64,
     /// Libraries that are there to be loaded at the start; one that is not would keep Postgres down.
     pub preload: Vec<String>,
+    /// What somebody set beside ours; it wins.
+    pub given: ServerSettings,
 }
 
 /// A string literal of `postgresql.conf`.
@@ -83,7 +86,8 @@ pub fn render(facts: &Facts) -> String {
     set("ident_file", path(&facts.rendered.join("pg_ident.conf")));
     set("listen_addresses", quoted(&facts.listen));
     set("port", facts.port.to_string());
-    set("unix_socket_directories", path(&facts.sockets));
+    let sockets: Vec<_> = facts.sockets.iter().map(|p| listed(&p.display().to_string())).collect();
+    set("unix_socket_directories", quoted(&sockets.join(", ")));
     set("unix_socket_permissions", format!("{:04o}", facts.socket_mode));
     set("password_encryption", "'scram-sha-256'".to_owned());
     set("tcp_keepalives_idle", "30".to_owned());
@@ -134,15 +138,53 @@ pub fn render(facts: &Facts) -> String {
     }
 
     // What can be loaded at the start only.
-    if !facts.preload.is_empty() {
-        set("shared_preload_libraries", quoted(&facts.preload.join(", ")));
+    let preload = preload(facts);
+    if !preload.is_empty() {
+        set("shared_preload_libraries", quoted(&preload.join(", ")));
     }
     set("logging_collector", "off".to_owned());
     set("log_destination", "'stderr'".to_owned());
     set("log_line_prefix", "'%m [%p] '".to_owned());
     set("log_timezone", "'UTC'".to_owned());
     set("lc_messages", "'C'".to_owned());
+    for (name, value) in facts.given.iter().filter(|(name, _)| *name != PRELOADED) {
+        set(name, quoted(value));
+    }
     text
+}
+
+const PRELOADED: &str = "shared_preload_libraries";
+
+/// Ours, and those that somebody gave: one list does not take the other's place.
+#[must_use]
+pub fn preload(facts: &Facts) -> Vec<String> {
+    let mut all = facts.preload.clone();
+    let given = facts.given.get(PRELOADED).unwrap_or_default();
+    for library in given.split(',').map(|l| l.trim().trim_matches('"')).filter(|l| !l.is_empty()) {
+        if !all.iter().any(|there| there == library) {
+            all.push(library.to_owned());
+        }
+    }
+    all
+}
+
+/// An entry of a list of directories, whatever is in its name.
+fn listed(path: &str) -> String {
+    if path.contains([',', '"', ' ']) {
+        format!("\"{}\"", path.replace('"', "\"\""))
+    } else {
+        path.to_owned()
+    }
+}
+
+/// What `ALTER SYSTEM` has set of what somebody gave: it wins, because Postgres reads it last.
+#[must_use]
+pub fn overruled<'a>(given: &'a ServerSettings, auto: &str) -> Vec<&'a str> {
+    let name = |line: &str| {
+        line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase()
+    };
+    let set: Vec<String> = auto.lines().map(name).collect();
+    given.iter().map(|(name, _)| name).filter(|name| set.iter().any(|s| s == name)).collect()
 }
 
 /// Settings that are ours alone: whoever changes them turns the archive or durability off without a word.
@@ -214,7 +256,7 @@ mod tests {
             memory: 2048 * MIB,
             processors: 2,
             pgdata: "/data/pgdata".into(),
-            sockets: "/run/supafly/postgres".into(),
+            sockets: vec!["/run/supafly/postgres".into()],
             rendered: "/run/supafly/postgres".into(),
             listen: "*".into(),
             port: 5432,
@@ -223,6 +265,7 @@ mod tests {
             floors: Floors::default(),
             volume: 10 << 30,
             preload: vec!["pg_stat_statements".into()],
+            given: ServerSettings::default(),
         }
     }
 
@@ -253,6 +296,24 @@ mod tests {
     #[test]
     fn the_file_of_a_machine_of_two_gigabytes_is_this() {
         assert_eq!(render(&facts()), include_str!("golden/2g.conf"));
+    }
+
+    #[test]
+    fn what_somebody_gave_comes_last_and_libraries_are_joined() {
+        let given = ServerSettings::from_text(
+            "work_mem=8MB\nsearch_path=a, 'b'\nshared_preload_libraries=timescaledb, pg_stat_statements\n",
+        );
+        let sockets = vec!["/run/supafly/postgres".into(), "/var/run/postgresql".into()];
+        let facts = Facts { given: given.unwrap(), sockets, ..facts() };
+        let text = render(&facts);
+        assert!(text.ends_with("work_mem = '8MB'\nsearch_path = 'a, ''b'''\n"), "{text}");
+        assert!(text.contains("\nshared_preload_libraries = 'pg_stat_statements, timescaledb'\n"), "{text}");
+        assert!(
+            text.contains("\nunix_socket_directories = '/run/supafly/postgres, /var/run/postgresql'\n"),
+            "{text}"
+        );
+        assert_eq!(overruled(&facts.given, "# x\nWork_mem = '4MB'\nport='1'\n"), ["work_mem"]);
+        assert_eq!(listed("/a b/c"), "\"/a b/c\"");
     }
 
     #[test]

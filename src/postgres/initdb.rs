@@ -6,7 +6,7 @@ use super::account::Account;
 use super::bin::Bin;
 use super::lsn::SegmentSize;
 use super::private::Private;
-use super::{Place, tree};
+use super::{Place, adoption, tree};
 use crate::exit::Failure;
 use crate::failpoint;
 use std::fs;
@@ -38,6 +38,7 @@ pub(super) fn make(place: &Place<'_>) -> Result<(), Failure> {
     failpoint::hit("datadir.after-roles");
     tree::sync(&staging)?;
     failpoint::hit("datadir.after-fsync");
+    adoption::note_ours(place, &staging)?;
     tree::publish(&staging, &pgdata)?;
     failpoint::hit("datadir.after-rename");
     tracing::info!(pgdata = %pgdata.display(), "made a new cluster of Postgres {}", bin.major);
@@ -51,7 +52,8 @@ fn initdb(place: &Place<'_>, bin: &Bin, postgres: &Account, staging: &Path) -> R
     command
         .args(["-U", "postgres", "--data-checksums", "--encoding=UTF8", "--allow-group-access", "--no-sync"])
         .args(["--auth=scram-sha-256", "--no-instructions"])
-        .arg(format!("--locale={}", settings.pg_locale))
+        .args((!settings.pg_initdb_args.say_locale()).then(|| format!("--locale={}", settings.pg_locale)))
+        .args(settings.pg_initdb_args.all())
         .arg(format!("--pwfile={}", password.0.display()))
         .arg("-D")
         .arg(staging)
@@ -69,6 +71,11 @@ fn initdb(place: &Place<'_>, bin: &Bin, postgres: &Account, staging: &Path) -> R
         return Err(Failure::gave_up(format!("initdb in {}: {text}\n{said}", staging.display())));
     }
     let hint = if said.contains("locale") { "; SUPAFLY_PG_LOCALE must be one of `locale -a`" } else { "" };
+    let hint = if settings.pg_initdb_args.all().is_empty() {
+        hint.to_owned()
+    } else {
+        format!("{hint}; POSTGRES_INITDB_ARGS says {}", settings.pg_initdb_args)
+    };
     Err(Failure::gave_up(format!("initdb in {} failed ({}){hint}\n{said}", staging.display(), output.status)))
 }
 
@@ -98,7 +105,8 @@ impl Drop for PasswordFile {
     }
 }
 
-fn roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
+/// Gives a cluster that is at rest the roles that keeper and the engine need.
+pub(super) fn roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
     let facts = place.facts(super::conf::Archive::Off, super::control::Floors::default());
     let mut private =
         Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
@@ -132,7 +140,8 @@ fn grants(major: u32) -> String {
     };
     format!(
         "begin;\n\
-         create role supafly login;\n\
+         do $$ begin if pg_catalog.to_regrole('supafly') is null then create role supafly; end if; end $$;\n\
+         alter role supafly login;\n\
          grant pg_monitor, pg_read_all_settings to supafly;\n\
          grant execute on function pg_catalog.{backup}, pg_catalog.pg_switch_wal(), \
          pg_catalog.pg_create_restore_point(text) to supafly;\n\

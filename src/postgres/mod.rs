@@ -2,6 +2,7 @@
 
 pub mod account;
 mod adopt;
+mod adoption;
 pub mod bin;
 pub mod conf;
 pub mod control;
@@ -11,9 +12,11 @@ mod initdb;
 pub mod lsn;
 pub mod private;
 mod role;
+mod sockets;
 pub(crate) mod tree;
 
 pub(crate) use adopt::refusal;
+pub(crate) use adoption::asked;
 pub(crate) use initdb::said;
 pub use role::datadir_role;
 pub(crate) use role::{Place, write_configuration};

@@ -6,12 +6,12 @@
 use super::account::Account;
 use super::bin::Bin;
 use super::{conf, hba, tree};
-use crate::config::Settings;
+use crate::config::{ServerSettings, Settings};
 use crate::exit::Failure;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,75 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines kept for the message when it fails.
 const KEPT: usize = 20;
+
+/// What a postmaster for one user needs.
+pub(super) struct Quiet<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) bin: &'a Bin,
+    pub(super) account: &'a Account,
+}
+
+impl Quiet<'_> {
+    /// Runs one statement (one line) as the cluster's first superuser, whatever his name, with nobody else alive.
+    ///
+    /// # Errors
+    /// 70 with what it said.
+    pub(super) fn single(
+        &self,
+        pgdata: &Path,
+        facts: &conf::Facts,
+        users: &hba::Users,
+        statement: &str,
+    ) -> Result<(), Failure> {
+        let sockets = self.settings.run.join("private");
+        tree::remove(&sockets)?;
+        tree::make(&sockets, 0o700, self.account)?;
+        let config = super::write_configuration(&alone(facts, pgdata, &sockets), users)?;
+        let mut command = self.account.command(&self.bin.program("postgres"), self.settings, "QUIT");
+        command
+            .arg("--single")
+            .arg("-D")
+            .arg(pgdata)
+            .arg("-c")
+            .arg(format!("config_file={}", config.display()));
+        command.args(["-c", "log_min_messages=error", "postgres"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let failed = |e: std::io::Error| Failure::gave_up(format!("postgres --single cannot be run: {e}"));
+        let mut child = command.spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // Whoever does not read it says why on stderr.
+            let _ = writeln!(stdin, "{statement}");
+        }
+        let output = child.wait_with_output().map_err(failed)?;
+        tree::remove(&sockets)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // It goes on after an error, and ends well.
+        let wrong = ["ERROR:", "FATAL:", "PANIC:"].iter().any(|w| said.contains(w));
+        if output.status.success() && !wrong {
+            return Ok(());
+        }
+        Err(Failure::gave_up(format!(
+            "postgres --single on {} failed ({}):\n{}",
+            pgdata.display(),
+            output.status,
+            said.trim()
+        )))
+    }
+}
+
+/// The real configuration's facts without what makes a server reachable, or what is meant for its clients.
+fn alone(facts: &conf::Facts, pgdata: &Path, sockets: &Path) -> conf::Facts {
+    conf::Facts {
+        pgdata: pgdata.to_path_buf(),
+        sockets: vec![sockets.to_path_buf()],
+        rendered: sockets.to_path_buf(),
+        listen: String::new(),
+        socket_mode: 0o700,
+        preload: Vec::new(),
+        given: ServerSettings::default(),
+        ..facts.clone()
+    }
+}
 
 /// A running private postmaster.
 #[derive(Debug)]
@@ -52,15 +121,7 @@ impl Private {
         let sockets = settings.run.join("private");
         tree::remove(&sockets)?;
         tree::make(&sockets, 0o700, account)?;
-        let facts = conf::Facts {
-            pgdata: pgdata.to_path_buf(),
-            sockets: sockets.clone(),
-            rendered: sockets.clone(),
-            listen: String::new(),
-            socket_mode: 0o700,
-            preload: Vec::new(),
-            ..facts.clone()
-        };
+        let facts = alone(facts, pgdata, &sockets);
         let config = super::write_configuration(&facts, users)?;
         let mut command = account.command(&bin.program("postgres"), settings, "QUIT");
         command.arg("-D").arg(pgdata).arg("-c").arg(format!("config_file={}", config.display()));

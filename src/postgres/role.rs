@@ -8,10 +8,10 @@ use super::bin::{self, Bin};
 use super::conf::{self, Archive};
 use super::control::{self, Control, Floors};
 use super::datadir::{Decision, There, decide};
-use super::{adopt, hba, initdb, tree};
+use super::{adopt, adoption, hba, initdb, sockets, tree};
 use crate::config::{Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
-use crate::owner::{Cluster, Identity, cluster, durable};
+use crate::owner::{Cluster, Identity, Origin, cluster, durable};
 use crate::store::{self, Kind, Store};
 use crate::{failpoint, restore, walg};
 use std::net::{TcpListener, ToSocketAddrs};
@@ -50,7 +50,7 @@ impl Place<'_> {
             memory: crate::facts::memory(),
             processors: crate::facts::processors(),
             pgdata: self.settings.pgdata(),
-            sockets: self.settings.pg_socket_dir(),
+            sockets: sockets::directories(self),
             rendered: self.settings.pg_socket_dir(),
             listen: self.settings.pg_listen.clone(),
             port: self.settings.pg_port,
@@ -60,6 +60,7 @@ impl Place<'_> {
             // What cannot be found out bounds nothing more than the smallest volume does.
             volume: tree::size(&self.settings.data).unwrap_or_default(),
             preload: self.bin.libraries(conf::PRELOAD),
+            given: self.settings.pg_settings.clone(),
         }
     }
 
@@ -110,7 +111,7 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
     let place =
         Place { settings, bin: &bin, postgres: &postgres, keeper: &keeper, program, runtime: &runtime };
     let pgdata = settings.pgdata();
-    let there = look(&bin, &pgdata)?;
+    let mut there = look(&bin, &pgdata)?;
     let own = match (identity.epoch, &settings.store) {
         (None, _) | (Some(_), StoreUrl::None) => None,
         (Some(epoch), StoreUrl::S3 { .. } | StoreUrl::File { .. }) => Some((store::open(settings)?, epoch)),
@@ -123,6 +124,12 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
         }
         Some(_) | None => None,
     };
+    let fresh =
+        identity.origin == Origin::Fresh && identity.system_identifier.is_none() && recorded.is_none();
+    adoption::settle(&place, fresh)?;
+    if fresh {
+        there = look(&bin, &pgdata)?;
+    }
     match decide(&pgdata, bin.major, &there, &identity, recorded.as_ref())? {
         Decision::Init => initdb::make(&place)?,
         Decision::Restore => match &own {
@@ -231,7 +238,7 @@ fn look(bin: &Bin, pgdata: &Path) -> Result<There, Failure> {
 
 /// Under the lock of the volume a pid file is stale unless that very process works in this directory. Postgres itself
 /// refuses to start on an empty one and on the pid of any live process of its user, which after a reboot is chance.
-fn remove_stale_pid(pgdata: &Path) -> Result<(), Failure> {
+pub(super) fn remove_stale_pid(pgdata: &Path) -> Result<(), Failure> {
     let path = pgdata.join("postmaster.pid");
     let text = match std::fs::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
@@ -258,6 +265,14 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
     match std::fs::read(&auto) {
         Ok(text) => {
             let taken = conf::owned_in(&String::from_utf8_lossy(&text));
+            let overruled = conf::overruled(&place.settings.pg_settings, &String::from_utf8_lossy(&text));
+            if !overruled.is_empty() {
+                tracing::warn!(
+                    "ALTER SYSTEM has set {} in this cluster, which wins over what was given at the start: `alter system reset \
+                     …` lets the given one hold",
+                    overruled.join(", ")
+                );
+            }
             if !taken.is_empty() {
                 return Err(Failure::config(format!(
                     "{}: ALTER SYSTEM has set {}, which would win over what keeps the data safe here: remove these lines",
@@ -269,7 +284,20 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(Failure::gave_up(format!("{}: cannot be read: {e}", auto.display()))),
     }
-    let config = write_configuration(&place.facts(place.archive(), control.floors), &place.users())?;
+    sockets::remove_stale_lock(place)?;
+    let facts = place.facts(place.archive(), control.floors);
+    let lacking: Vec<_> = conf::preload(&facts)
+        .into_iter()
+        .filter(|name| !name.contains('/') && place.bin.libraries(&[name]).is_empty())
+        .collect();
+    if !lacking.is_empty() {
+        return Err(Failure::config(format!(
+            "shared_preload_libraries names {}, which is not installed with {}: Postgres would not start",
+            lacking.join(", "),
+            place.bin.directory.display()
+        )));
+    }
+    let config = write_configuration(&facts, &place.users())?;
     let program = place.bin.program("postgres");
     let mut command = place.postgres.command(&program, place.settings, "KILL");
     command.args(["-C", "shared_buffers", "-D"]).arg(place.settings.pgdata());

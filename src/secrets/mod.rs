@@ -55,6 +55,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let keeper = if root { user(KEEPER)? } else { us };
     let postgres = if root { user(POSTGRES)? } else { us };
 
+    crate::postgres::asked(settings)?;
     directory(&settings.data, 0o755, None)?;
     directory(&own, 0o755, None)?;
     directory(&own.join("journal"), 0o755, None)?;
@@ -62,6 +63,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     // Sockets of many users lie side by side here; each file has its own mode.
     directory(&settings.run, 0o711, None)?;
     directory(&settings.pg_socket_dir(), 0o2755, Some(postgres))?;
+    further_sockets(settings, postgres, root);
     // Keeper makes its socket by temporary name and rename in a directory of its own.
     directory(&settings.run.join("keeper"), 0o750, Some(Owner { uid: keeper.uid, gid: postgres.gid }))?;
     if let StoreUrl::File { dir } = &settings.store {
@@ -98,6 +100,14 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         tracing::warn!("not root: every service runs as one user, so Postgres could read the store's keys");
     }
     Ok(Exit::Clean)
+}
+
+/// Where `psql` looks for the socket, made as Debian has it where it is not there; one that is there is not ours to set.
+fn further_sockets(settings: &Settings, postgres: Owner, root: bool) {
+    let Some(path) = settings.pg_sockets.as_ref().filter(|path| root && !path.exists()) else { return };
+    if let Err(e) = directory(path, 0o2775, Some(postgres)) {
+        tracing::info!("no second socket for `psql`: {e}");
+    }
 }
 
 /// The secrets of the stack, and each consumer's part of them.

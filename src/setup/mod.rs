@@ -13,6 +13,7 @@ mod psql;
 mod scan;
 mod scram;
 mod session;
+mod shared_memory;
 mod steps;
 
 use crate::config::Settings;
@@ -97,6 +98,7 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
     database::settle(settings, &session).await?;
     rows.extend(missing_extensions(&session).await?);
     rows.extend(missing_functions(&session).await?);
+    rows.extend(shared_memory::look(&session).await?);
     graphql(&session).await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
     rows.push(migrations::run(settings, &session).await?);

@@ -24,9 +24,21 @@ pub struct Setting {
     pub source: String,
 }
 
+/// A variable of the environment that others know, and what becomes of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// In one word.
+    pub fate: &'static str,
+    /// In a sentence.
+    pub why: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Checked {
     settings: Vec<Setting>,
+    variables: Vec<Variable>,
     services: Vec<Planned>,
     stop: Stop,
 }
@@ -69,14 +81,20 @@ struct Rung {
 ///
 /// # Errors
 /// 78 with every problem at once.
-pub fn check(args: &RunArgs, settings: Vec<Setting>, shown: Shown) -> Result<Exit, Failure> {
+pub fn check(
+    args: &RunArgs,
+    settings: Vec<Setting>,
+    variables: Vec<Variable>,
+    shown: Shown,
+) -> Result<Exit, Failure> {
     let plan = load::plan(args)?;
     let absent = load::absent(&plan, &args.environment);
     let problems = load::missing_accounts(&plan, Privilege::detect(), &absent);
     if !problems.is_empty() {
         return Err(Failure::config(crate::spec::problem::Problems(problems).to_string()));
     }
-    let checked = checked(&plan, args, settings, &absent);
+    let mut checked = checked(&plan, args, settings, &absent);
+    checked.variables = variables;
     let text = match shown {
         Shown::Json => serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n",
         Shown::Table => table(&checked, args),
@@ -111,6 +129,7 @@ fn checked(plan: &Plan, args: &RunArgs, settings: Vec<Setting>, absent: &BTreeSe
     };
     Checked {
         settings,
+        variables: Vec::new(),
         services: services.collect(),
         stop: Stop {
             budget_ms: plan.budget().as_millis(),
@@ -132,6 +151,12 @@ fn table(checked: &Checked, args: &RunArgs) -> String {
         } else {
             writeln!(out, "{key:<21} {value:<29} {source}")
         };
+    }
+    if !checked.variables.is_empty() {
+        out.push_str("\nvariables of other images that are set:\n");
+    }
+    for Variable { name, fate, why } in &checked.variables {
+        let _ = writeln!(out, "  {name}: {fate}: {why}");
     }
     let names = |list: &[ServiceName]| match list {
         [] => "-".to_owned(),

@@ -19,7 +19,7 @@ mod telling;
 mod watching;
 mod words;
 
-pub use checking::{Setting, check};
+pub use checking::{Setting, Variable, check};
 
 use crate::config::LogFormat;
 use crate::exit::{Exit, Failure};
@@ -38,6 +38,15 @@ use std::time::Duration;
 const FLUSH: Duration = Duration::from_secs(2);
 const SHORTEST_FLUSH: Duration = Duration::from_millis(300);
 
+/// What is said once at the start, for whoever configured this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The normal course of things.
+    News(String),
+    /// Something that was asked for will not be.
+    Warning(String),
+}
+
 /// What `supafly run` is told.
 #[derive(Clone)]
 pub struct RunArgs {
@@ -55,6 +64,8 @@ pub struct RunArgs {
     pub log_format: LogFormat,
     /// Filter for our own lines (`info`).
     pub log: String,
+    /// Said once the log is open.
+    pub notices: Vec<Notice>,
     /// The platform's name for this machine, when it has one: written into locks for others to read.
     pub machine: Option<String>,
 }
@@ -100,7 +111,7 @@ impl Early {
 ///
 /// # Errors
 /// Nothing was started: the configuration is wrong (78), or another supervisor has the run directory (77).
-pub fn run(args: RunArgs, early: Option<Early>) -> Result<Exit, Failure> {
+pub fn run(mut args: RunArgs, early: Option<Early>) -> Result<Exit, Failure> {
     let Early { runtime, signals } = early.map_or_else(Early::new, Ok)?;
     // Of the command line and the settings nothing is needed again, and of the service files neither: how much memory we
     // ever had is what counts where it is scarce.
@@ -121,6 +132,12 @@ pub fn run(args: RunArgs, early: Option<Early>) -> Result<Exit, Failure> {
     let writer =
         Writer::start(shape, std::io::stdout()).map_err(failed("start the log writer"))?.with_rings(&rings);
     crate::telemetry::init_run(&args.log, &writer);
+    for notice in std::mem::take(&mut args.notices) {
+        match notice {
+            Notice::News(text) => tracing::info!("{text}"),
+            Notice::Warning(text) => tracing::warn!("{text}"),
+        }
+    }
     let privilege = Privilege::detect();
     let holder = lock::holder(args.machine.as_deref(), jiff::Timestamp::now());
     let rundir = rundir::RunDir::prepare(&args.run, privilege, &holder)?;

@@ -28,6 +28,7 @@ fn volume() -> Volume {
     env.insert("SUPAFLY_RUN".into(), dir.path().join("run").display().to_string());
     env.insert("SUPAFLY_PG_PORT".into(), port.to_string());
     env.insert("SUPAFLY_PG_LISTEN".into(), "127.0.0.1".into());
+    env.insert("SUPAFLY_PG_SOCKETS".into(), "off".into());
     if let Some(bin) = std::env::vars().find(|(k, _)| k == "SUPAFLY_PG_BIN") {
         env.insert(bin.0, bin.1);
     }

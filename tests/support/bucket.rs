@@ -5,6 +5,7 @@ use super::machine::{open_directory, root};
 use std::sync::Arc;
 use supafly::postgres::lsn::{Lsn, Segment, SegmentSize, Timeline};
 use supafly::store::Store;
+use supafly::store::credentials::Credentials;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -33,6 +34,11 @@ impl Bucket {
         })
     }
 
+    /// An S3 server whose region is called as Tigris's is.
+    pub(crate) fn in_region_auto() -> Bucket {
+        Bucket::at(Place::S3(super::S3::start_in("auto")))
+    }
+
     /// An S3 server that machines reach through a proxy which breaks requests.
     pub(crate) fn behind_proxy() -> Bucket {
         let s3 = super::S3::start();
@@ -56,7 +62,7 @@ impl Bucket {
             }
             Place::S3(s3) | Place::Faulty(_, s3) => {
                 let env = s3.environment(s3.endpoint()).into_iter().collect();
-                let credentials = supafly::store::credentials::Credentials::from_environment(&env);
+                let credentials = Credentials::from_environment(&env);
                 let limits = supafly::store::s3::Limits::default();
                 let bucket = supafly::store::s3::Bucket::new(s3.bucket(), s3.prefix(), &credentials, limits);
                 Store::new(Arc::new(bucket.unwrap()))
@@ -68,6 +74,20 @@ impl Bucket {
     /// What a machine needs to use it.
     pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         variables(&self.place).into_iter().map(|(k, v)| (leak(&k), v)).collect()
+    }
+
+    /// The same as a Fly app has it after `fly storage create`: the project's name gives the prefix. Looked at from then on is
+    /// what lies there.
+    pub(crate) fn fly_env(&mut self, app: &str) -> Vec<(&'static str, String)> {
+        let Place::S3(s3) = &self.place else { panic!("a bucket of Fly is one of S3") };
+        let mut env = s3.environment(s3.endpoint());
+        let credentials = Credentials::from_environment(&env.iter().cloned().collect());
+        let limits = supafly::store::s3::Limits::default();
+        let bucket = supafly::store::s3::Bucket::new(s3.bucket(), app, &credentials, limits).unwrap();
+        self.store = Store::new(Arc::new(bucket));
+        env.push(("BUCKET_NAME".into(), s3.bucket().to_owned()));
+        env.push(("FLY_APP_NAME".into(), app.to_owned()));
+        env.into_iter().map(|(k, v)| (leak(&k), v)).collect()
     }
 
     /// What the engine alone needs to read an epoch of it.

@@ -48,6 +48,8 @@ pub(crate) struct Machine {
     pub(crate) env: BTreeMap<String, String>,
     /// Arguments before every command of ours.
     pub(crate) arguments: Vec<String>,
+    /// What the image was given: after `run --`.
+    pub(crate) words: Vec<String>,
     running: Option<Running>,
 }
 
@@ -70,6 +72,8 @@ impl Machine {
         all.insert("SUPAFLY_WALG".into(), text(programs().join("engine")));
         all.insert("SUPAFLY_PG_PORT".into(), port.to_string());
         all.insert("SUPAFLY_PG_LISTEN".into(), "127.0.0.1".into());
+        // The host's own directory is not theirs to fill.
+        all.insert("SUPAFLY_PG_SOCKETS".into(), "off".into());
         // Not installed, unless a test asks for it (`rest::with_rest`).
         all.insert("SUPAFLY_POSTGREST".into(), text(programs().join("no-postgrest")));
         // Whichever ports are free: `values` of `web` in the status name them.
@@ -83,7 +87,7 @@ impl Machine {
             all.insert("SUPAFLY_PG_BIN".into(), bin.into_string().unwrap());
         }
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
-        Machine { dir, port, env: all, arguments: Vec::new(), running: None }
+        Machine { dir, port, env: all, arguments: Vec::new(), words: Vec::new(), running: None }
     }
 
     /// Gives it PgBouncer, and says its ports: for transactions, for sessions.
@@ -153,7 +157,13 @@ impl Machine {
     fn start(&mut self, mut command: Command, namespaced: bool) {
         assert!(self.running.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        command.args(&self.arguments).arg("run").env_clear().envs(&self.env).stdin(Stdio::null());
+        command
+            .args(&self.arguments)
+            .args(["run", "--"])
+            .args(&self.words)
+            .env_clear()
+            .envs(&self.env)
+            .stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log).current_dir("/").process_group(0);
         self.running = Some(Running { outer: command.spawn().unwrap(), namespaced });
     }
@@ -313,19 +323,8 @@ impl Machine {
     /// One statement as the database's superuser over the socket; rows as text.
     pub(crate) fn sql(&self, statement: &str) -> Result<Vec<Vec<String>>, String> {
         let out = Command::new(pg_bin().join("psql"))
-            .args([
-                "-XAtq",
-                "-F",
-                "\t",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "postgres",
-                "-d",
-                "postgres",
-                "-c",
-                statement,
-            ])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"])
+            .args(["-F", "\t", "-c", statement])
             .env("PGHOST", self.run_dir().join("postgres"))
             .env("PGPORT", self.port.to_string())
             .env("PGCONNECT_TIMEOUT", "5")

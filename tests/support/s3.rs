@@ -16,12 +16,18 @@ pub(crate) struct S3 {
     prefix: String,
     access: String,
     secret: String,
+    region: &'static str,
     own: Option<(Child, tempfile::TempDir)>,
 }
 
 impl S3 {
     /// Starts one and waits until it answers.
     pub(crate) fn start() -> S3 {
+        S3::start_in("us-east-1")
+    }
+
+    /// The same in a region of that name, when it is ours.
+    pub(crate) fn start_in(region: &'static str) -> S3 {
         let env = supafly::facts::environment();
         let given = |name: &str| env.get(name).filter(|v| !v.is_empty()).cloned();
         let prefix = format!("t-{}", uuid::Uuid::new_v4());
@@ -35,20 +41,21 @@ impl S3 {
                 prefix,
                 access: need("AWS_ACCESS_KEY_ID"),
                 secret: need("AWS_SECRET_ACCESS_KEY"),
+                region,
                 own: None,
             };
         }
         let program = program(given("SUPAFLY_VERSITYGW"));
         // Between finding a free port and binding it, another test may take it.
         for _ in 0..5 {
-            if let Some(server) = S3::try_start(&program, &prefix) {
+            if let Some(server) = S3::try_start(&program, &prefix, region) {
                 return server;
             }
         }
         panic!("{} did not start five times", program.display());
     }
 
-    fn try_start(program: &Path, prefix: &str) -> Option<S3> {
+    fn try_start(program: &Path, prefix: &str, region: &'static str) -> Option<S3> {
         let dir = tempfile::tempdir().unwrap();
         let bucket = "supafly-test".to_owned();
         std::fs::create_dir(dir.path().join(&bucket)).unwrap();
@@ -56,7 +63,16 @@ impl S3 {
         let access = format!("test{}", uuid::Uuid::new_v4().simple());
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let child = Command::new(program)
-            .args(["--quiet", "--port", &address.to_string(), "--health", "/healthz", "posix"])
+            .args([
+                "--quiet",
+                "--region",
+                region,
+                "--port",
+                &address.to_string(),
+                "--health",
+                "/healthz",
+                "posix",
+            ])
             .arg(dir.path())
             .env_clear()
             .env("ROOT_ACCESS_KEY", &access)
@@ -69,7 +85,7 @@ impl S3 {
             .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
         let endpoint = format!("http://{address}");
         let own = Some((child, dir));
-        let mut server = S3 { endpoint, bucket, prefix: prefix.to_owned(), access, secret, own };
+        let mut server = S3 { endpoint, bucket, prefix: prefix.to_owned(), access, secret, region, own };
         let deadline = Instant::now() + Duration::from_secs(20);
         while !healthy(&address.to_string()) {
             let ended = server.own.as_mut().is_none_or(|(child, _)| child.try_wait().unwrap().is_some());
@@ -116,7 +132,7 @@ impl S3 {
         [
             ("AWS_ACCESS_KEY_ID", self.access.as_str()),
             ("AWS_SECRET_ACCESS_KEY", self.secret.as_str()),
-            ("AWS_REGION", "us-east-1"),
+            ("AWS_REGION", self.region),
             ("AWS_ENDPOINT_URL_S3", endpoint),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

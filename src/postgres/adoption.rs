@@ -1,0 +1,310 @@
+//! A cluster that another image made: named when it is found, and adopted only when `SUPAFLY_ADOPT` names it.
+//!
+//! | killed | what is there | next boot |
+//! |---|---|---|
+//! | before the move | the cluster where it was, with or without a journal | begins anew; without the setting nothing was done |
+//! | in the move of a volume's root | both halves, and the journal with all names | moves what is left |
+//! | after the move | `pgdata.adopting`, and the journal | does every later step again |
+//! | after the rename to `pgdata` | the cluster, the journal, the note that it is ours | removes the journal |
+//!
+//! Every step after the move may be done twice. What is looked at before the journal changes nothing.
+
+mod foreign;
+
+use super::private::Quiet;
+use super::{Place, conf, control, initdb, tree};
+use crate::config::{Adopt, Settings};
+use crate::exit::Failure;
+use crate::failpoint;
+use crate::owner::durable;
+use nix::unistd::Uid;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// What was begun.
+#[derive(Debug, Serialize, Deserialize)]
+struct Journal {
+    source: PathBuf,
+    system_identifier: u64,
+    /// Of a cluster in the root of the volume: the names that are the cluster's. Else none: the directory itself moves.
+    entries: Option<Vec<String>>,
+}
+
+fn journal_path(settings: &Settings) -> PathBuf {
+    settings.own().join("journal").join("adopt.json")
+}
+
+fn note_path(settings: &Settings) -> PathBuf {
+    settings.own().join("journal").join("made")
+}
+
+fn adopting(settings: &Settings) -> PathBuf {
+    settings.data.join("pgdata.adopting")
+}
+
+/// Notes that the cluster in `staging`, which is about to get its name, is ours.
+pub(super) fn note_ours(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
+    let id = control::read(place.bin, staging)?.system_identifier;
+    let note = note_path(place.settings);
+    durable::write(&note, format!("{id}\n").as_bytes(), 0o644)
+        .map_err(|e| tree::failed(&note, "write this file", &e))
+}
+
+/// Whether a cluster is one that was made or adopted here.
+fn is_ours(settings: &Settings, system_identifier: u64) -> bool {
+    let note = fs::read_to_string(note_path(settings)).unwrap_or_default();
+    note.trim() == system_identifier.to_string()
+}
+
+/// At the first boot of a volume, before anything is made on it: a cluster that is found is not passed over.
+///
+/// # Errors
+/// 77 with its directory and both ways on.
+pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
+    if settings.own().join("identity.json").exists() {
+        return Ok(());
+    }
+    match &settings.adopt {
+        Adopt::Ask => refuse_found(settings),
+        Adopt::Never => Ok(()),
+        // The volume's root was its own; now our services must get through it.
+        Adopt::Path(path) if same(path, &settings.data) && Uid::effective().is_root() => {
+            std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
+                .and_then(|()| fs::set_permissions(&settings.data, fs::Permissions::from_mode(0o755)))
+                .map_err(|e| tree::failed(&settings.data, "set its owner and mode", &e))
+        }
+        Adopt::Path(_) => Ok(()),
+    }
+}
+
+fn refuse_found(settings: &Settings) -> Result<(), Failure> {
+    let found = foreign::found(&foreign::places(&settings.data, Path::new("/var/lib/postgresql")));
+    let Some((path, major)) = found.first() else { return Ok(()) };
+    let others: String =
+        found.iter().skip(1).map(|(p, m)| format!(" (and of Postgres {m} in {})", p.display())).collect();
+    Err(Failure::refused(format!(
+        "{}: there is a cluster of Postgres {major} that was not made here{others}; nothing was touched. To adopt it: \
+         SUPAFLY_ADOPT={}; to leave it alone and make a new one: SUPAFLY_ADOPT=never",
+        path.display(),
+        path.display()
+    )))
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Adopts what is to be adopted, or goes on with it. `fresh`: nothing says that this volume has, or should have, a cluster
+/// of its own.
+///
+/// # Errors
+/// 77 for what cannot be adopted, untouched; 70 for a step that failed, which the next boot does again.
+pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
+    let settings = place.settings;
+    if let Some(journal) = unfinished(settings)? {
+        return resume(place, &journal);
+    }
+    if !fresh {
+        return Ok(());
+    }
+    let pgdata = settings.pgdata();
+    match &settings.adopt {
+        Adopt::Path(path) => {
+            if foreign::is_cluster(&pgdata)
+                && control::read(place.bin, &pgdata).is_ok_and(|c| is_ours(settings, c.system_identifier))
+            {
+                return Ok(());
+            }
+            begin(place, path)
+        }
+        Adopt::Ask | Adopt::Never => match foreign::major_of(&pgdata) {
+            // Of another major `decide` says more.
+            Some(major) if major == place.bin.major.to_string() => {
+                let id = control::read(place.bin, &pgdata)?.system_identifier;
+                if is_ours(settings, id) {
+                    return Ok(());
+                }
+                Err(Failure::refused(format!(
+                    "{}: cluster {id} was not made here; nothing was touched. To adopt it: SUPAFLY_ADOPT={}; to make a new \
+                     one, move it away",
+                    pgdata.display(),
+                    pgdata.display()
+                )))
+            }
+            Some(_) => Ok(()),
+            None if settings.adopt == Adopt::Ask => refuse_found(settings),
+            None => Ok(()),
+        },
+    }
+}
+
+fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
+    let path = journal_path(settings);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+            Failure::gave_up(format!(
+                "{}: not what `datadir` writes: {e}; remove it when pgdata is whole",
+                path.display()
+            ))
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(tree::failed(&path, "read it", &e)),
+    }
+}
+
+fn forget(settings: &Settings) -> Result<(), Failure> {
+    let path = journal_path(settings);
+    tree::remove(&path)?;
+    durable::sync_parent(&path).map_err(|e| tree::failed(&path, "make its removal durable", &e))
+}
+
+fn resume(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
+    let settings = place.settings;
+    let adopting = adopting(settings);
+    if adopting.exists() {
+        tracing::info!(source = %journal.source.display(), "goes on with an adoption that was cut off");
+        shift(settings, journal)?;
+        return finish(place, journal);
+    }
+    let there = foreign::is_cluster(&settings.pgdata())
+        && control::read(place.bin, &settings.pgdata())?.system_identifier == journal.system_identifier;
+    forget(settings)?;
+    if there && is_ours(settings, journal.system_identifier) {
+        return Ok(());
+    }
+    // Nothing was moved: as if it had not begun.
+    settle(place, true)
+}
+
+fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
+    let settings = place.settings;
+    let cluster = foreign::examine(place, path)?;
+    let journal = Journal {
+        source: cluster.source.clone(),
+        system_identifier: cluster.system_identifier,
+        entries: cluster.in_root.then(|| foreign::entries(&cluster.source, settings)).transpose()?,
+    };
+    tracing::info!(
+        source = %journal.source.display(),
+        "adopts cluster {} of Postgres {}; its postgresql.conf and pg_hba.conf are not read any more",
+        journal.system_identifier,
+        place.bin.major
+    );
+    if !cluster.checksums {
+        tracing::warn!(
+            "it has no checksums: a damaged page would not be noticed (`pg_checksums --enable` on a stopped cluster)"
+        );
+    }
+    let text = serde_json::to_vec_pretty(&journal).unwrap_or_default();
+    let at = journal_path(settings);
+    durable::write(&at, &text, 0o644).map_err(|e| tree::failed(&at, "write this file", &e))?;
+    failpoint::hit("adopt.after-journal");
+    if let Err(failure) = shift(settings, &journal) {
+        if !adopting(settings).exists() {
+            forget(settings)?;
+        }
+        return Err(failure);
+    }
+    finish(place, &journal)
+}
+
+/// Moves the cluster to `pgdata.adopting`: one rename; or, out of the volume's root, one for each of its names.
+fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
+    let adopting = adopting(settings);
+    let moved = |from: &Path, e: &io::Error| {
+        let crosses = matches!(
+            e.raw_os_error().map(nix::errno::Errno::from_raw),
+            Some(nix::errno::Errno::EXDEV | nix::errno::Errno::EBUSY)
+        );
+        if crosses {
+            Failure::refused(foreign::elsewhere(from, &settings.data))
+        } else {
+            tree::failed(from, &format!("move it to {}", adopting.display()), e)
+        }
+    };
+    match &journal.entries {
+        None if adopting.exists() => {}
+        None => fs::rename(&journal.source, &adopting).map_err(|e| moved(&journal.source, &e))?,
+        Some(entries) => {
+            match fs::create_dir(&adopting) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(tree::failed(&adopting, "make this directory", &e)),
+            }
+            for name in entries {
+                let from = journal.source.join(name);
+                match fs::rename(&from, adopting.join(name)) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && adopting.join(name).exists() => {}
+                    Err(e) => return Err(moved(&from, &e)),
+                }
+                failpoint::hit(&format!("adopt.moved-{name}"));
+            }
+        }
+    }
+    for directory in [&adopting, &settings.data] {
+        fs::File::open(directory)
+            .and_then(|d| d.sync_all())
+            .map_err(|e| tree::failed(directory, "make the move durable", &e))?;
+    }
+    if journal.entries.is_none() {
+        durable::sync_parent(&journal.source)
+            .map_err(|e| tree::failed(&journal.source, "make the move durable", &e))?;
+    }
+    failpoint::hit("adopt.after-move");
+    Ok(())
+}
+
+fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
+    let settings = place.settings;
+    let adopting = adopting(settings);
+    let whole = || -> Result<(), Failure> {
+        super::role::remove_stale_pid(&adopting)?;
+        if Uid::effective().is_root() {
+            tree::hand_over(&adopting, place.postgres)?;
+        } else {
+            fs::set_permissions(&adopting, fs::Permissions::from_mode(0o750))
+                .map_err(|e| tree::failed(&adopting, "set its mode", &e))?;
+        }
+        failpoint::hit("adopt.after-owner");
+        superuser(place, &adopting)?;
+        failpoint::hit("adopt.after-superuser");
+        initdb::roles(place, &adopting)
+    };
+    whole().map_err(|failure| {
+        Failure::new(
+            failure.exit,
+            format!(
+                "the cluster that was in {} is in {} now and not adopted yet; the next boot tries again. {failure}",
+                journal.source.display(),
+                adopting.display()
+            ),
+        )
+    })?;
+    failpoint::hit("adopt.after-roles");
+    tree::sync(&adopting)?;
+    note_ours(place, &adopting)?;
+    failpoint::hit("adopt.after-note");
+    tree::publish(&adopting, &settings.pgdata())?;
+    failpoint::hit("adopt.after-rename");
+    forget(settings)?;
+    tracing::info!(pgdata = %settings.pgdata().display(), "adopted cluster {}", journal.system_identifier);
+    Ok(())
+}
+
+/// The role `postgres`, which set-up comes as, must be there and be a superuser. Whoever made the cluster may have named
+/// his superuser as he liked; a postmaster for one user asks for no name.
+fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
+    let facts = place.facts(conf::Archive::Off, control::Floors::default());
+    let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
+    quiet.single(
+        pgdata,
+        &facts,
+        &place.users(),
+        "do $$ begin if pg_catalog.to_regrole('postgres') is null then create role postgres; end if; \
+         alter role postgres superuser createdb createrole replication bypassrls login; end $$",
+    )
+}

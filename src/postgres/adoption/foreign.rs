@@ -1,0 +1,231 @@
+//! Clusters of others: where they mostly are, and whether one may be adopted. Nothing is changed here.
+
+use super::super::control::{self, State};
+use super::super::{Place, conf, tree};
+use crate::config::Settings;
+use crate::exit::Failure;
+use nix::unistd::Uid;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where other images have their cluster: below the volume, and below the official image's directory.
+pub(super) fn places(data: &Path, official: &Path) -> Vec<PathBuf> {
+    let mut all = vec![data.to_path_buf(), data.join("pgdata"), data.join("data")];
+    all.extend(of_majors(data));
+    all.extend([official.join("data"), official.join("data/pgdata")]);
+    all.extend(of_majors(official));
+    all
+}
+
+/// `<major>/docker`, as the official image has it from 18 on.
+fn of_majors(below: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(below) else { return Vec::new() };
+    let major = |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.parse::<u32>().is_ok());
+    let mut all: Vec<_> =
+        entries.flatten().filter(|e| major(&e.file_name())).map(|e| e.path().join("docker")).collect();
+    all.sort();
+    all
+}
+
+/// What `PG_VERSION` says.
+pub(super) fn major_of(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path.join("PG_VERSION")).ok()?;
+    Some(text.trim().chars().filter(|c| c.is_ascii_graphic()).take(16).collect())
+}
+
+/// Those of `places` that hold a cluster, and its major.
+pub(super) fn found(places: &[PathBuf]) -> Vec<(PathBuf, String)> {
+    places.iter().filter(|p| is_cluster(p)).filter_map(|p| Some((p.clone(), major_of(p)?))).collect()
+}
+
+/// Whether there is a cluster, of whatever major.
+pub(super) fn is_cluster(path: &Path) -> bool {
+    path.join("PG_VERSION").is_file() && path.join("global/pg_control").is_file()
+}
+
+/// One that may be adopted.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) source: PathBuf,
+    pub(super) system_identifier: u64,
+    pub(super) checksums: bool,
+    /// The volume's root is its directory.
+    pub(super) in_root: bool,
+}
+
+/// Why a cluster on another file system is not moved, and what to do.
+pub(super) fn elsewhere(path: &Path, data: &Path) -> String {
+    format!(
+        "{}: it is not on the volume {}, and it is moved, never copied; nothing was touched. Mount that volume at {} (its root \
+         may be the cluster) and name the cluster there by SUPAFLY_ADOPT",
+        path.display(),
+        data.display(),
+        data.display()
+    )
+}
+
+/// Looks at everything that could go wrong later.
+///
+/// # Errors
+/// 77 with the reason and what to do.
+pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure> {
+    let settings = place.settings;
+    let refusal = |why: String| {
+        Failure::refused(format!("SUPAFLY_ADOPT: {}: {why}; nothing was touched", path.display()))
+    };
+    let source = match path.canonicalize() {
+        Ok(source) => source,
+        Err(e) => {
+            return Err(refusal(format!(
+                "{e}: name the directory of the cluster, or leave it out for a new one"
+            )));
+        }
+    };
+    let Some(major) = major_of(&source).filter(|_| is_cluster(&source)) else {
+        return Err(refusal("it holds no cluster (no PG_VERSION with global/pg_control)".to_owned()));
+    };
+    if major != place.bin.major.to_string() {
+        return Err(refusal(format!(
+            "it is of Postgres {major}, installed is {}: use the image of Postgres {major}, or take it over by a dump",
+            place.bin.major
+        )));
+    }
+    let data = settings.data.canonicalize().map_err(|e| tree::failed(&settings.data, "find it", &e))?;
+    let in_root = source == data;
+    if !in_root && (data.starts_with(&source) || source.starts_with(data.join("supafly"))) {
+        return Err(refusal(format!("it holds or is held by what is ours in {}", data.display())));
+    }
+    let of = |p: &Path| fs::symlink_metadata(p).map_err(|e| tree::failed(p, "look at it", &e));
+    if !in_root {
+        let parent = source.parent().unwrap_or(&source);
+        if of(&source)?.dev() != of(&data)?.dev() || of(parent)?.dev() != of(&source)?.dev() {
+            return Err(Failure::refused(elsewhere(&source, &settings.data)));
+        }
+    }
+    if occupied(&settings.pgdata()) && source != settings.pgdata().canonicalize().unwrap_or_default() {
+        return Err(refusal(format!("{} is not empty", settings.pgdata().display())));
+    }
+    stopped(place, &source).map_err(refusal)?;
+    within(&source).map_err(refusal)?;
+    owned(&source).map_err(refusal)?;
+    let control = control::read(place.bin, &source)?;
+    Ok(Cluster {
+        source,
+        system_identifier: control.system_identifier,
+        checksums: control.checksums,
+        in_root,
+    })
+}
+
+fn occupied(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// What was not stopped in order may be running elsewhere, and its WAL may be needed.
+fn stopped(place: &Place<'_>, source: &Path) -> Result<(), String> {
+    let how = "start it once with the image that made it, stop that in order (docker stop), and come back";
+    if source.join("postmaster.pid").exists() {
+        return Err(format!("postmaster.pid is there, so it runs or was killed: {how}"));
+    }
+    let control = control::read(place.bin, source).map_err(|e| e.to_string())?;
+    match control.state {
+        State::ShutDown => {}
+        State::StartingUp
+        | State::ShutDownInRecovery
+        | State::ShuttingDown
+        | State::CrashRecovery
+        | State::ArchiveRecovery
+        | State::Production => {
+            return Err(format!("it was not stopped in order (`{}`): {how}", control.state.words()));
+        }
+    }
+    for signal in ["standby.signal", "recovery.signal", "backup_label"] {
+        if source.join(signal).exists() {
+            return Err(format!("{signal} is there: it is a standby or a backup, no cluster of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// WAL and tables elsewhere would not be in the backups of this volume.
+fn within(source: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(source.join("pg_wal")).is_ok_and(|m| m.is_symlink()) {
+        return Err("pg_wal is a link: move the WAL into the cluster's directory first".to_owned());
+    }
+    if occupied(&source.join("pg_tblspc")) {
+        return Err(
+            "it has tablespaces elsewhere: move their tables to pg_default and drop them first".to_owned()
+        );
+    }
+    let auto = fs::read(source.join("postgresql.auto.conf")).unwrap_or_default();
+    let ours = conf::owned_in(&String::from_utf8_lossy(&auto));
+    if ours.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "ALTER SYSTEM has set {} there, which is ours here: `alter system reset …` with the image that made it",
+        ours.join(", ")
+    ))
+}
+
+/// Only root can give files to Postgres's user.
+fn owned(source: &Path) -> Result<(), String> {
+    let us = Uid::effective();
+    let owner = fs::metadata(source).map(|m| m.uid()).map_err(|e| e.to_string())?;
+    if us.is_root() || owner == us.as_raw() {
+        return Ok(());
+    }
+    Err(format!(
+        "it belongs to user {owner} and we are user {us}, not root: give it to us (chown -R {us}), or run as root"
+    ))
+}
+
+/// The names in the volume's root that are the cluster's.
+pub(super) fn entries(root: &Path, settings: &Settings) -> Result<Vec<String>, Failure> {
+    let ours = ["supafly", "pgdata", "pgdata.staging", "pgdata.adopting", "lost+found"];
+    let failed = |e: std::io::Error| tree::failed(root, "read this directory", &e);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(root).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(name) = name.to_str() else {
+            return Err(Failure::refused(format!(
+                "SUPAFLY_ADOPT: {}: `{}` is no name that Postgres gives; nothing was touched",
+                root.display(),
+                name.to_string_lossy().escape_debug()
+            )));
+        };
+        let store = matches!(&settings.store, crate::config::StoreUrl::File { dir } if dir.starts_with(root.join(name)));
+        if !ours.contains(&name) && !store {
+            all.push(name.to_owned());
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_of_other_images_are_looked_at_and_only_a_cluster_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, official) = (dir.path().join("data"), dir.path().join("postgresql"));
+        for cluster in [data.clone(), data.join("pgdata"), official.join("data"), official.join("18/docker")]
+        {
+            fs::create_dir_all(cluster.join("global")).unwrap();
+            fs::write(cluster.join("PG_VERSION"), "18\n").unwrap();
+            fs::write(cluster.join("global/pg_control"), "").unwrap();
+        }
+        // Debian's own, and a directory with a version alone.
+        fs::create_dir_all(official.join("15/main/global")).unwrap();
+        fs::create_dir_all(data.join("17/docker")).unwrap();
+        fs::write(data.join("17/docker/PG_VERSION"), "17\n").unwrap();
+        let found = found(&places(&data, &official));
+        let names: Vec<_> =
+            found.iter().map(|(p, _)| p.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["data", "data/pgdata", "postgresql/data", "postgresql/18/docker"]);
+        assert!(found.iter().all(|(_, major)| major == "18"));
+    }
+}

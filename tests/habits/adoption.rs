@@ -1,0 +1,334 @@
+//! A cluster that another image made: named, never touched unasked, adopted whole when asked, whatever is killed.
+
+use crate::support::bucket::{Bucket, Kind};
+use crate::support::machine::{Machine, root};
+use crate::support::programs::pg_bin;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A program of Postgres as the user that may run it.
+fn as_postgres(program: &str) -> Command {
+    let mut command = Command::new(if root() { "setpriv".into() } else { pg_bin().join(program) });
+    if root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(pg_bin().join(program));
+    }
+    command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+    command
+}
+
+/// A cluster as the official image leaves it after a stop in order: another superuser, another owner, 0700, no role of ours.
+fn foreign(path: &Path) {
+    fs::create_dir_all(path).unwrap();
+    let chown = |owner: &str| {
+        if root() {
+            assert!(Command::new("chown").args(["-R", owner]).arg(path).status().unwrap().success());
+        }
+    };
+    chown("postgres:postgres");
+    let made = as_postgres("initdb")
+        .args(["-U", "boss", "-A", "trust", "--no-sync", "--locale=C.UTF-8", "-E", "UTF8", "-D"])
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    single(path, "create table heirloom as select generate_series(1, 42) as i");
+    chown("daemon:daemon");
+}
+
+fn single(path: &Path, statement: &str) {
+    let mut child = as_postgres("postgres")
+        .args(["--single", "-D"])
+        .arg(path)
+        .arg("postgres")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{statement}").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Every file below, with its content, mode and owner.
+fn tree(path: &Path) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(at) = todo.pop() {
+        let meta = fs::symlink_metadata(&at).unwrap();
+        let content = if meta.is_file() { fs::read(&at).unwrap() } else { Vec::new() };
+        if meta.is_dir() {
+            todo.extend(fs::read_dir(&at).unwrap().map(|e| e.unwrap().path()));
+        }
+        all.insert(at, (meta.mode(), meta.uid(), content));
+    }
+    all
+}
+
+fn adopt(machine: &mut Machine, path: &Path) {
+    machine.env.insert("SUPAFLY_ADOPT".into(), path.display().to_string());
+}
+
+fn heirloom(machine: &Machine) {
+    assert_eq!(machine.sql("select count(*), max(i) from heirloom").unwrap(), [["42", "42"]]);
+}
+
+fn refused(machine: &mut Machine, words: &[&str]) {
+    machine.boot();
+    assert_eq!(machine.wait_end().code(), Some(77), "{}", machine.tail());
+    for word in words {
+        assert!(machine.log().contains(word), "`{word}` is not said:\n{}", machine.tail());
+    }
+}
+
+#[test]
+fn a_cluster_on_the_volume_is_named_and_untouched_until_it_is_asked_for_and_then_protected() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    // Supabase's image has it in the very place that is ours.
+    let there = machine.data().join("pgdata");
+    foreign(&there);
+    let before = tree(&there);
+    let named = format!("SUPAFLY_ADOPT={}", there.display());
+    refused(&mut machine, &[&named, "SUPAFLY_ADOPT=never", "nothing was touched"]);
+    machine.env.insert("SUPAFLY_ADOPT".into(), "never".into());
+    refused(&mut machine, &["was not made here", &named]);
+    assert!(tree(&there) == before, "it was touched");
+    adopt(&mut machine, &there);
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    heirloom(&machine);
+    let roles =
+        "select rolname, rolsuper from pg_roles where rolname in ('postgres', 'boss', 'supafly') order by 1";
+    assert_eq!(machine.sql(roles).unwrap(), [["boss", "t"], ["postgres", "t"], ["supafly", "f"]]);
+    // The setting may stay, or go.
+    assert_eq!(machine.stop().code(), Some(0));
+    machine.boot();
+    machine.wait_ready();
+    assert_eq!(machine.stop().code(), Some(0));
+    machine.env.remove("SUPAFLY_ADOPT");
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    // It outlives its volume like any other.
+    machine.cut_power();
+    machine.lose_volume();
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+}
+
+#[test]
+fn the_volume_of_an_official_image_whose_root_is_the_cluster_is_adopted() {
+    let mut machine = Machine::new(&[]);
+    let data = machine.data();
+    foreign(&data);
+    refused(&mut machine, &[&format!("SUPAFLY_ADOPT={}", data.display())]);
+    adopt(&mut machine, &data);
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    let mut left: Vec<_> =
+        fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["pgdata", "supafly"]);
+}
+
+#[test]
+fn a_new_cluster_is_made_beside_one_that_is_to_be_left_alone() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("15/docker");
+    foreign(&old);
+    let before = tree(&old);
+    refused(&mut machine, &[&format!("SUPAFLY_ADOPT={}", old.display())]);
+    assert!(!machine.data().join("pgdata").exists());
+    machine.env.insert("SUPAFLY_ADOPT".into(), "never".into());
+    machine.boot();
+    machine.wait_ready();
+    assert!(machine.sql("select from heirloom").is_err());
+    assert_eq!(machine.stop().code(), Some(0));
+    assert!(tree(&old) == before, "it was touched");
+    // There is one now: what was found is no reason to stop, and what is named is not adopted over it.
+    adopt(&mut machine, &old);
+    machine.boot();
+    machine.wait_ready();
+    assert!(machine.sql("select from heirloom").is_err());
+}
+
+#[test]
+fn what_cannot_be_adopted_is_refused_with_the_reason_and_untouched() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("old");
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["SUPAFLY_ADOPT", "No such file"]);
+    foreign(&old);
+    let mut attempt = |spoil: &dyn Fn(&Path), mend: &dyn Fn(&Path), word: &str| {
+        spoil(&old);
+        let before = tree(&old);
+        refused(&mut machine, &[word, "nothing was touched"]);
+        assert!(tree(&old) == before, "touched: {word}");
+        mend(&old);
+    };
+    let version = fs::read_to_string(old.join("PG_VERSION")).unwrap();
+    attempt(
+        &|old| fs::write(old.join("PG_VERSION"), "9.6\n").unwrap(),
+        &|old| fs::write(old.join("PG_VERSION"), &version).unwrap(),
+        "it is of Postgres 9.6, installed is",
+    );
+    let remove = |name: &'static str| move |old: &Path| fs::remove_file(old.join(name)).unwrap();
+    let put =
+        |name: &'static str, text: &'static str| move |old: &Path| fs::write(old.join(name), text).unwrap();
+    attempt(&put("postmaster.pid", "1\n"), &remove("postmaster.pid"), "it runs or was killed");
+    attempt(&put("standby.signal", ""), &remove("standby.signal"), "it is a standby");
+    attempt(
+        &put("postgresql.auto.conf", "archive_command = '/bin/true'\n"),
+        &put("postgresql.auto.conf", ""),
+        "ALTER SYSTEM has set archive_command",
+    );
+    attempt(
+        &|old| {
+            fs::rename(old.join("pg_wal"), old.join("wal")).unwrap();
+            std::os::unix::fs::symlink("wal", old.join("pg_wal")).unwrap();
+        },
+        &|old| {
+            fs::remove_file(old.join("pg_wal")).unwrap();
+            fs::rename(old.join("wal"), old.join("pg_wal")).unwrap();
+        },
+        "pg_wal is a link",
+    );
+    // Power was lost under it: what its WAL holds only the image that made it should bring back.
+    let control = fs::read(old.join("global/pg_control")).unwrap();
+    let crashed = |old: &Path| {
+        let mut server = as_postgres("postgres");
+        if root() {
+            assert!(
+                Command::new("chown").args(["-R", "postgres:postgres"]).arg(old).status().unwrap().success()
+            );
+        }
+        server.arg("-D").arg(old).args(["-c", "listen_addresses=", "-c"]);
+        server
+            .arg(format!("unix_socket_directories={}", old.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut server = server.spawn().unwrap();
+        crate::support::machine::until("the server to be ready", crate::support::machine::PATIENCE, || {
+            let pid = fs::read_to_string(old.join("postmaster.pid")).ok()?;
+            pid.lines().nth(7).is_some_and(|l| l.trim() == "ready").then_some(())
+        });
+        crate::support::machine::kill_tree(server.id());
+        server.wait().unwrap();
+        for left in ["postmaster.pid", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"] {
+            let _ = fs::remove_file(old.join(left));
+        }
+    };
+    attempt(&crashed, &|_| {}, "it was not stopped in order (`in production`)");
+    assert!(fs::read(old.join("global/pg_control")).unwrap() != control);
+}
+
+/// Memory is another file system: where a volume of its own is mounted, nothing can be renamed from.
+#[test]
+fn a_cluster_on_another_file_system_is_refused_with_where_to_mount_it() {
+    let shm = Path::new("/dev/shm");
+    let mut machine = Machine::new(&[]);
+    if fs::metadata(shm).unwrap().dev() == fs::metadata(machine.dir.path()).unwrap().dev() {
+        panic!("this test needs /dev/shm to be a file system of its own");
+    }
+    let dir = tempfile::Builder::new().prefix("supafly-").tempdir_in(shm).unwrap();
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let old = dir.path().join("old");
+    foreign(&old);
+    let before = tree(&old);
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["it is not on the volume", "Mount that volume at"]);
+    assert!(tree(&old) == before);
+}
+
+/// Runs the roles one after the other as the supervisor would, and is killed at `point`.
+fn killed_at(machine: &mut Machine, point: &str) {
+    machine.env.insert("SUPAFLY_FAILPOINT".into(), point.to_owned());
+    let out = machine.supafly(&["datadir"]);
+    machine.env.remove("SUPAFLY_FAILPOINT");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains(&format!("killed by a failpoint: {point}")), "{point} was not reached:\n{said}");
+}
+
+fn prepared(machine: &Machine) {
+    for role in ["secrets", "claim"] {
+        let out = machine.supafly(&[role]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
+fn killed_at_each_step_the_cluster_is_in_one_place_and_the_next_boot_goes_on() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("old");
+    foreign(&old);
+    adopt(&mut machine, &old);
+    prepared(&machine);
+    let before = tree(&old);
+    killed_at(&mut machine, "adopt.after-journal");
+    assert!(tree(&old) == before, "it was touched before it was moved");
+    let places = [old.clone(), machine.data().join("pgdata.adopting"), machine.data().join("pgdata")];
+    let wheres = |machine: &Machine| {
+        let _ = machine;
+        places.iter().map(|p| p.join("PG_VERSION").exists()).collect::<Vec<_>>()
+    };
+    for (point, place) in [
+        ("adopt.after-journal", 0),
+        ("adopt.after-move", 1),
+        ("adopt.after-owner", 1),
+        ("adopt.after-superuser", 1),
+        ("adopt.after-roles", 1),
+        ("adopt.after-note", 1),
+        ("adopt.after-rename", 2),
+    ] {
+        killed_at(&mut machine, point);
+        let there = wheres(&machine);
+        assert!(there.iter().enumerate().all(|(at, there)| *there == (at == place)), "{point}: {there:?}");
+        // What was begun is finished, whatever is asked for now; what was not is not.
+        machine.env.remove("SUPAFLY_ADOPT");
+        if place == 1 {
+            killed_at(&mut machine, "adopt.after-owner");
+        }
+        adopt(&mut machine, &old);
+    }
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    assert!(!machine.data().join("supafly/journal/adopt.json").exists());
+}
+
+#[test]
+fn killed_in_the_move_of_a_volumes_root_every_file_arrives() {
+    let mut machine = Machine::new(&[]);
+    let data = machine.data();
+    foreign(&data);
+    let names: Vec<_> =
+        fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    adopt(&mut machine, &data);
+    prepared(&machine);
+    for name in ["PG_VERSION", "base", "pg_wal"] {
+        killed_at(&mut machine, &format!("adopt.moved-{name}"));
+    }
+    killed_at(&mut machine, "adopt.after-move");
+    let adopting = data.join("pgdata.adopting");
+    assert!(names.iter().all(|name| adopting.join(name).exists() && !data.join(name).exists()));
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+}
+
+#[test]
+fn a_new_cluster_whose_birth_is_cut_off_is_ours_without_being_asked_for() {
+    let mut machine = Machine::new(&[]);
+    prepared(&machine);
+    killed_at(&mut machine, "datadir.after-rename");
+    machine.boot();
+    machine.wait_ready();
+}
