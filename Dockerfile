@@ -85,7 +85,7 @@ ARG PGBOUNCER_SHA256
 RUN fetch "$PGBOUNCER_SHA256" /pgbouncer.tar.gz "$PGBOUNCER_URL" "$PGBOUNCER_MIRROR" \
     && mkdir /build && tar -xzf /pgbouncer.tar.gz -C /build --strip-components=1 && cd /build \
     && ./configure --quiet --prefix=/usr --with-cares --with-systemd CFLAGS="-O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2" \
-    && make -s -j "$(nproc)" && install -D -s -m 0755 pgbouncer /out/usr/sbin/pgbouncer
+    && make -s -j "$(nproc)" pgbouncer && install -D -s -m 0755 pgbouncer /out/usr/sbin/pgbouncer
 
 FROM ${POSTGREST_IMAGE} AS postgrest
 
@@ -127,9 +127,10 @@ COPY image/parts/release-extras.txt /usr/share/supafly/extras.txt
 FROM ${RUST_IMAGE} AS walrus
 ARG REGISTRY_WALG_VERSION
 RUN --mount=type=cache,id=supafly-cargo,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=supafly-walrus,target=/tmp/walrus \
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
     cargo install --quiet --root /walrus --target-dir /tmp/walrus "wal-rus@${REGISTRY_WALG_VERSION}" \
-    && install -D -s -m 0755 /walrus/bin/walrus /out/usr/bin/walrus && rm -rf /tmp/walrus
+    && install -D -s -m 0755 /walrus/bin/walrus /out/usr/bin/walrus
 
 FROM ${NODE_IMAGE} AS npm
 ARG REGISTRY_POSTGREST_VERSION
@@ -186,12 +187,15 @@ RUN groupadd --system --gid 999 postgres \
        done
 COPY image/rootfs/ /
 ARG POSTGRES_VERSION
+# Both directories are open, for `--user`; as root they are closed at the first start.
 RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
        ca-certificates libcares2 libevent-2.1-7t64 locales "postgresql-$POSTGRES_VERSION" \
     && localedef -i en_US -f UTF-8 en_US.UTF-8 \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/* /var/lib/postgresql/* /etc/ssl/private/* \
-    && install -d -m 0755 /data
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && install -d -m 1777 /data /run/supafly
 ENV PATH=/usr/lib/postgresql/${POSTGRES_VERSION}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     PGHOST=/run/supafly/postgres
@@ -200,17 +204,17 @@ VOLUME /data
 EXPOSE 5432 6543 6544 3000 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 CMD ["/usr/bin/supafly", "health", "--ready"]
-ENTRYPOINT ["/usr/bin/supafly", "run"]
+ENTRYPOINT ["/usr/bin/supafly", "run", "--"]
 COPY services /etc/supafly/services
 COPY LICENSE /usr/share/doc/supafly/copyright
 
-# The settings of apt are this image's (image/rootfs); what it brings is for a running Postgres only.
 FROM base AS base-full
 COPY image/extensions.txt /usr/share/supafly/
 ARG POSTGRES_VERSION
 RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
        hostname libncurses6 libstdc++6 nftables $(sed -n "s/^[a-z]/postgresql-$POSTGRES_VERSION-&/p" /usr/share/supafly/extensions.txt) \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/*
 
 FROM base AS slim

@@ -1,5 +1,6 @@
-//! `image/refresh` against a stand-in for an image registry and for a release's downloads: the real ones are on the
-//! internet. What it must not do is pin a thing that differs from what its release says, or write half a file.
+//! `image/refresh`, and `image/fetch` of the Dockerfile, against a stand-in for an image registry and for a release's
+//! downloads: the real ones are on the internet. What they must not do is take or pin a thing that differs from what its
+//! release says, or write half a file.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by a panic")]
 
@@ -58,18 +59,28 @@ fn sum() -> &'static str {
     })
 }
 
-/// Runs it on a file of versions whose addresses are the stand-in's; what it said, and the file afterwards.
-fn refresh(arguments: &[&str], versions: &str) -> (Output, String) {
+/// The stand-in; it ends with the test's process.
+fn server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap().to_string();
     let here = at.clone();
-    // Ends with the test's process.
     thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(|stream| answer(stream, &here)));
+    at
+}
+
+fn script(name: &str) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("image").join(name));
+    command.env("no_proxy", "127.0.0.1");
+    command
+}
+
+/// Runs it on a file of versions whose addresses are the stand-in's; what it said, and the file afterwards.
+fn refresh(arguments: &[&str], versions: &str) -> (Output, String) {
+    let at = server();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("versions.toml");
     std::fs::write(&file, versions.replace("HOST", &at)).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/refresh");
-    let out = Command::new(script).args(arguments).arg(&file).env("no_proxy", "127.0.0.1").output().unwrap();
+    let out = script("refresh").args(arguments).arg(&file).output().unwrap();
     let text = std::fs::read_to_string(&file).unwrap().replace(&at, "HOST");
     (out, text)
 }
@@ -131,4 +142,29 @@ fn an_image_that_is_not_there_is_named() {
         "{}",
         said(&out)
     );
+}
+
+#[test]
+fn a_build_takes_what_is_pinned_or_says_that_it_is_not() {
+    let at = server();
+    let fetch = |sum: &str, paths: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("part");
+        let urls = paths.iter().map(|path| format!("http://{at}/{path}"));
+        let out = script("fetch").arg(sum).arg(&file).args(urls).output().unwrap();
+        (out.status.success(), said(&out), std::fs::read_to_string(&file).unwrap_or_default())
+    };
+    let hex = sum().split(' ').next().unwrap();
+    assert_eq!(fetch(hex, &["v1.2/part"]), (true, String::new(), "part".to_owned()));
+    let (done, said, text) = fetch(hex, &["gone", "mirror/1.2"]);
+    assert!(done && text == "part", "{said}");
+    let (done, said, _) = fetch("", &["v1.2/part"]);
+    assert!(done && said.contains("NOT PINNED: ") && said.contains("the release's own .sha256"), "{said}");
+    let (done, said, _) = fetch("", &["mirror/1.2"]);
+    assert!(done && said.contains("NOT PINNED AND NOT COMPARED"), "{said}");
+    // Neither what differs from the pinned, nor what differs from what its release says, nor what is not there.
+    for (sum, path) in [(SUM, "v1.2/part"), ("", "v1.2/other"), (hex, "gone")] {
+        let (done, said, _) = fetch(sum, &[path]);
+        assert!(!done && !said.is_empty(), "{path}: {said}");
+    }
 }

@@ -15,10 +15,14 @@ has_image() {
 
 base_debian() { # base_debian NAME
   has_image "$1" && return
-  local tar=$SUPAFLY_CACHE/image/trixie.tar
+  local tar=$SUPAFLY_CACHE/image/trixie-$edition.tar
+  mkdir -p "${tar%/*}"
   if [ ! -s "$tar" ]; then
     say "no image registry answers: making $1 from Debian's packages by mmdebstrap (10 s)"
-    mmdebstrap --quiet --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$tar.new"
+    # As the published one: without pages for people.
+    mmdebstrap --quiet --format=tar --variant=minbase --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+      --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+      --dpkgopt='path-include=/usr/share/doc/*/copyright' --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$tar.new"
     mv "$tar.new" "$tar"
   fi
   say "importing $1 from a tree made by mmdebstrap: NOT the published image"

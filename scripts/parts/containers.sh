@@ -8,6 +8,7 @@ need podman command -v podman
 need runc command -v runc
 need crun command -v crun
 need mmdebstrap command -v mmdebstrap
+need catatonit command -v catatonit
 need netavark test -x /usr/lib/podman/netavark
 need iptables env PATH="$PATH:/usr/sbin" sh -c "command -v iptables"
 need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-trixie-stable.gpg

@@ -8,8 +8,11 @@ use rand::RngCore;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// The mode of `/data` in the image.
+const OPEN: u32 = 0o1777;
 
 /// Who a file or directory is for.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +107,27 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
     {
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(|e| unusable(path, "set its mode", &e))?;
+    } else {
+        close(path, mode)?;
     }
     sync_parent(path)
+}
+
+/// A volume that is new has the image's own mode, open to whoever the container is run as. Once that is root, it is for
+/// nobody else to write to.
+fn close(path: &Path, mode: u32) -> Result<(), Failure> {
+    let look = |e: io::Error| unusable(path, "look at it", &e);
+    let there = path.metadata().map_err(look)?;
+    if there.uid() != Uid::effective().as_raw() || there.mode() & 0o7777 != OPEN {
+        return Ok(());
+    }
+    // What holds anything else is no new volume, but perhaps the system's /tmp. Our lock is there before us.
+    let mut entries = fs::read_dir(path).map_err(look)?.filter_map(Result::ok);
+    if entries.all(|e| e.file_name() == "supafly" || e.file_name() == "lost+found") {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(|e| unusable(path, "set its mode", &e))?;
+    }
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> Result<(), Failure> {
@@ -143,7 +165,6 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Resul
 mod tests {
     use super::*;
     use crate::exit::Exit;
-    use std::os::unix::fs::MetadataExt;
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -162,6 +183,25 @@ mod tests {
         assert!(both.contains("both set") && !both.contains("hunter2"), "{both}");
         let missing = given(&env(&[("P_FILE", "/nowhere/pw")]), "P").unwrap_err();
         assert_eq!(missing.exit, Exit::Config);
+    }
+
+    #[test]
+    fn a_new_volume_is_closed_to_others_and_a_place_that_is_used_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+        let open = || fs::set_permissions(dir.path(), Permissions::from_mode(OPEN)).unwrap();
+        open();
+        fs::create_dir(dir.path().join("supafly")).unwrap();
+        directory(dir.path(), 0o755, None).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        open();
+        fs::write(dir.path().join("somebody's"), "").unwrap();
+        directory(dir.path(), 0o755, None).unwrap();
+        assert_eq!(mode(dir.path()), OPEN);
+        // An operator's own arrangement.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o2770)).unwrap();
+        directory(dir.path(), 0o755, None).unwrap();
+        assert_eq!(mode(dir.path()), 0o2770);
     }
 
     #[test]

@@ -102,6 +102,7 @@ async fn whole(settings: &Settings, rows: &mut Vec<Row>) -> Result<(), Failure> 
     graphql(&session).await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
     rows.push(migrations::run(settings, &session).await?);
+    session.close().await;
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long it is asked again when it accepts none: after a crash it says READY a moment before it takes connections.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long leave is taken at the most.
+const LEAVE: Duration = Duration::from_secs(1);
 /// The one number that all runs of set-up on this cluster agree on: `supafly1` in ASCII.
 const LOCK: i64 = 0x7375_7061_666c_7931;
 
@@ -27,6 +29,7 @@ const NEUTRAL: &str = "set role none; set search_path = ''; set client_min_messa
 /// A connection. Who reads from it ends by itself when this goes, and takes leave of the server.
 pub(super) struct Session {
     pub(super) client: Client,
+    reader: tokio::task::JoinHandle<()>,
 }
 
 impl Session {
@@ -41,7 +44,7 @@ impl Session {
             .application_name("supafly setup")
             .connect_timeout(CONNECT);
         let (client, mut connection) = config.connect(NoTls).await?;
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             loop {
                 match futures::future::poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => match notice.severity() {
@@ -57,7 +60,16 @@ impl Session {
                 }
             }
         });
-        Ok(Session { client })
+        Ok(Session { client, reader })
+    }
+
+    /// Takes leave and waits until that is done. Without it the server would still be answering when our process ends,
+    /// and would log a lost client.
+    pub(super) async fn close(self) {
+        drop(self.client);
+        if tokio::time::timeout(LEAVE, self.reader).await.is_err() {
+            tracing::debug!("the server does not take our leave");
+        }
     }
 
     /// For our own steps.

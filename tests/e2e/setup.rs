@@ -34,6 +34,8 @@ fn a_machine_is_set_up_says_so_and_a_bad_migration_keeps_nobody_down() {
     assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     machine.wait("migrations that are done", state("migrations", "ok"));
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    // It took its leave each time.
+    assert!(!machine.log().contains("connection to client lost"), "{}", machine.log());
 }
 
 #[test]
