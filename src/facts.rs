@@ -19,14 +19,7 @@ pub fn environment() -> BTreeMap<String, String> {
 /// # Errors
 /// 78 with every problem at once.
 pub fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
-    settings_in(config, &environment())
-}
-
-/// The same with that environment in place of ours.
-///
-/// # Errors
-/// 78 with every problem at once.
-pub fn settings_in(config: Option<&Path>, env: &BTreeMap<String, String>) -> Result<Settings, Failure> {
+    let env = environment();
     let named = config.map(Path::to_path_buf).or_else(|| env.get("SUPAFLY_CONFIG").map(Into::into));
     let path = named.clone().unwrap_or_else(|| CONFIG.into());
     let text = match std::fs::read_to_string(&path) {
@@ -35,7 +28,7 @@ pub fn settings_in(config: Option<&Path>, env: &BTreeMap<String, String>) -> Res
         Err(e) => return Err(Failure::config(format!("{}: cannot be read: {e}", path.display()))),
     };
     let name = path.display().to_string();
-    Settings::read(text.as_deref().map(|t| (name.as_str(), t)), env)
+    Settings::read(text.as_deref().map(|t| (name.as_str(), t)), &env)
         .map_err(|p| Failure::config(p.to_string()))
 }
 

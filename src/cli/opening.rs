@@ -40,11 +40,16 @@ pub(super) fn notices(
             all.push(Notice::News(format!("server settings that were given: {}", settings.pg_settings)));
         }
     }
+    let mut same = Vec::new();
     for (name, fate) in fates(settings, env) {
         match fate {
             Fate::Ignored(why) => all.push(Notice::Warning(format!("{name} is set and ignored: {why}"))),
-            Fate::Same(_) | Fate::Refused(_) => {}
+            Fate::Same(_) => same.push(name),
+            Fate::Refused(_) => {}
         }
+    }
+    if !same.is_empty() {
+        all.push(Notice::News(format!("set, and as in other images: {}", same.join(", "))));
     }
     all
 }

@@ -14,6 +14,9 @@ pub struct ServerSettings(Vec<(String, String)>);
 const REFUSED: &[(&str, &str)] = &[
     ("data_directory", "the cluster is in <data>/pgdata: set SUPAFLY_DATA"),
     ("config_file", "it is rendered at every boot: give single settings"),
+    ("include", "give single settings"),
+    ("include_dir", "give single settings"),
+    ("include_if_exists", "give single settings"),
     ("hba_file", "who may connect is rendered at every boot"),
     ("ident_file", "who may connect is rendered at every boot"),
     ("external_pid_file", "`supafly status` knows the process"),
@@ -275,6 +278,8 @@ mod tests {
             (&["-i"], "SUPAFLY_PG_LISTEN"),
             (&["-k", "/tmp"], "SUPAFLY_PG_SOCKETS"),
             (&["-F"], "fsync is refused"),
+            // Directives of a configuration file, which would bring in whatever is refused.
+            (&["-c", "include_dir=/etc/x"], "include_dir is refused"),
             (&["-c", "recovery_target_time=now"], "a restore is done"),
             (&["-c", "work_mem"], "`-c work_mem` needs a value"),
             (&["--work_mem"], "needs a value"),

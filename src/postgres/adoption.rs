@@ -81,7 +81,9 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn refuse_found(settings: &Settings) -> Result<(), Failure> {
-    let found = foreign::found(&foreign::places(&settings.data, Path::new("/var/lib/postgresql")));
+    let mut found = foreign::found(&foreign::places(&settings.data, Path::new("/var/lib/postgresql")));
+    // Made or adopted here: whether it fits this volume's identity, others say.
+    found.retain(|(path, _)| *path != settings.pgdata() || !note_path(settings).exists());
     let Some((path, major)) = found.first() else { return Ok(()) };
     let others: String =
         found.iter().skip(1).map(|(p, m)| format!(" (and of Postgres {m} in {})", p.display())).collect();
@@ -105,7 +107,7 @@ fn same(a: &Path, b: &Path) -> bool {
 pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
     let settings = place.settings;
     if let Some(journal) = unfinished(settings)? {
-        return resume(place, &journal);
+        return resume(place, &journal, fresh);
     }
     if !fresh {
         return Ok(());
@@ -161,7 +163,7 @@ fn forget(settings: &Settings) -> Result<(), Failure> {
     durable::sync_parent(&path).map_err(|e| tree::failed(&path, "make its removal durable", &e))
 }
 
-fn resume(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
+fn resume(place: &Place<'_>, journal: &Journal, fresh: bool) -> Result<(), Failure> {
     let settings = place.settings;
     let adopting = adopting(settings);
     if adopting.exists() {
@@ -176,7 +178,7 @@ fn resume(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
         return Ok(());
     }
     // Nothing was moved: as if it had not begun.
-    settle(place, true)
+    settle(place, fresh)
 }
 
 fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
@@ -278,9 +280,11 @@ fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
         Failure::new(
             failure.exit,
             format!(
-                "the cluster that was in {} is in {} now and not adopted yet; the next boot tries again. {failure}",
+                "the cluster that was in {} is in {} now and not adopted yet; the next boot tries again (to give it up, move it \
+                 back and remove {}). {failure}",
                 journal.source.display(),
-                adopting.display()
+                adopting.display(),
+                journal_path(settings).display()
             ),
         )
     })?;

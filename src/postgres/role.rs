@@ -284,6 +284,7 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(Failure::gave_up(format!("{}: cannot be read: {e}", auto.display()))),
     }
+    sockets::say(place);
     sockets::remove_stale_lock(place)?;
     let facts = place.facts(place.archive(), control.floors);
     let lacking: Vec<_> = conf::preload(&facts)

@@ -12,14 +12,19 @@ pub(super) fn directories(place: &Place<'_>) -> Vec<PathBuf> {
     let Some(further) = place.settings.pg_sockets.as_ref() else { return vec![ours] };
     match usable(further, place) {
         Ok(()) => vec![ours, further.clone()],
-        Err(why) => {
-            tracing::info!(
-                "no second socket in {} ({why}): `psql -h {}` finds the server; SUPAFLY_PG_SOCKETS names another directory",
-                further.display(),
-                ours.display()
-            );
-            vec![ours]
-        }
+        Err(_) => vec![ours],
+    }
+}
+
+/// Says when there is no second one, and what to do instead.
+pub(super) fn say(place: &Place<'_>) {
+    let Some(further) = place.settings.pg_sockets.as_ref() else { return };
+    if let Err(why) = usable(further, place) {
+        tracing::info!(
+            "no second socket in {} ({why}): `psql -h {}` finds the server; SUPAFLY_PG_SOCKETS names another directory",
+            further.display(),
+            place.settings.pg_socket_dir().display()
+        );
     }
 }
 

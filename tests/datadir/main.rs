@@ -34,6 +34,7 @@ fn volume() -> Volume {
     }
     let settings = Settings::read(None, &env).unwrap();
     fs::create_dir_all(settings.own().join("secrets")).unwrap();
+    fs::create_dir_all(settings.own().join("journal")).unwrap();
     fs::write(settings.own().join("secrets/postgres-password"), "hunter2").unwrap();
     fs::create_dir_all(settings.pg_socket_dir()).unwrap();
     let identity = Identity {

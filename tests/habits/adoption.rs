@@ -201,6 +201,16 @@ fn what_cannot_be_adopted_is_refused_with_the_reason_and_untouched() {
         },
         "pg_wal is a link",
     );
+    let conf = fs::read_to_string(old.join("postgresql.conf")).unwrap();
+    attempt(
+        &|old| {
+            let elsewhere = conf.replace("lc_monetary = 'C.UTF-8'", "lc_monetary = 'xx_YY.utf8'");
+            assert!(elsewhere != conf);
+            fs::write(old.join("postgresql.conf"), elsewhere).unwrap();
+        },
+        &|old| fs::write(old.join("postgresql.conf"), &conf).unwrap(),
+        "it was made with the locale `xx_YY.utf8`, which is not here",
+    );
     // Power was lost under it: what its WAL holds only the image that made it should bring back.
     let control = fs::read(old.join("global/pg_control")).unwrap();
     let crashed = |old: &Path| {

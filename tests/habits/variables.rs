@@ -45,6 +45,7 @@ fn what_is_ignored_is_said_and_the_arguments_of_initdb_make_the_cluster() {
         assert_eq!(log.matches(word).count(), 1, "{word}\n{log}");
     }
     assert!(!log.contains("shop.example") && !log.contains("POSTGRES_USER is set and"), "{log}");
+    assert!(log.contains("set, and as in other images: POSTGRES_USER, POSTGRES_INITDB_ARGS"), "{log}");
     let checked = String::from_utf8_lossy(&machine.supafly(&["check"]).stdout).into_owned();
     assert!(checked.contains("  POSTGRES_USER: same: so it is anyway\n"), "{checked}");
     assert!(checked.contains("  GOTRUE_SITE_URL: ignored: GoTrue is not part of this image\n"), "{checked}");

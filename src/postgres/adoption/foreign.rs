@@ -109,6 +109,7 @@ pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure
     stopped(place, &source).map_err(refusal)?;
     within(&source).map_err(refusal)?;
     owned(&source).map_err(refusal)?;
+    speaks(place, &source).map_err(refusal)?;
     let control = control::read(place.bin, &source)?;
     Ok(Cluster {
         source,
@@ -178,6 +179,27 @@ fn owned(source: &Path) -> Result<(), String> {
     }
     Err(format!(
         "it belongs to user {owner} and we are user {us}, not root: give it to us (chown -R {us}), or run as root"
+    ))
+}
+
+/// A locale that is not here would keep every database down. Its name is in the catalogue, which nobody can read yet; initdb
+/// has written the same one into `postgresql.conf`.
+fn speaks(place: &Place<'_>, source: &Path) -> Result<(), String> {
+    let text = fs::read(source.join("postgresql.conf")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().rev().find_map(|l| l.trim_start().strip_prefix("lc_monetary"));
+    let Some(locale) = line.and_then(|l| l.split('\'').nth(1)).filter(|l| !l.is_empty()) else {
+        return Ok(());
+    };
+    let mut command = place.postgres.command(&place.bin.program("postgres"), place.settings, "KILL");
+    command.args(["-C", "lc_monetary", "-c", "config_file=/dev/null", "-D"]).arg(&place.settings.data);
+    command.arg("-c").arg(format!("lc_monetary={locale}"));
+    let output = command.output().map_err(|e| format!("postgres -C cannot be run: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "it was made with the locale `{locale}`, which is not here (`locale -a`): install it, or take the cluster over by a dump"
     ))
 }
 
