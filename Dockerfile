@@ -162,7 +162,7 @@ ARG TARGETARCH
 RUN --mount=type=cache,id=supafly-cargo,target=/usr/local/cargo/registry \
     --mount=type=cache,id=supafly-target-${TARGETARCH},target=/src/target \
     echo "supafly: Supavisor is on no package registry: a STAND-IN takes its place" >&2 \
-    && find src image tests -type f -exec touch {} + \
+    && find tests -type f -exec touch {} + \
     && cargo build --release --locked --example fakesupavisor \
     && for name in supavisor server migrate; do install -D -m 0755 target/release/examples/fakesupavisor /out/app/bin/$name; done
 
