@@ -11,7 +11,7 @@ fn serves(container: &Container, init: Init) {
     container.sql("create table public.notes (id bigint primary key, note text)").unwrap();
     container.sql("insert into public.notes values (1, 'by psql')").unwrap();
     let keys: Value = serde_json::from_str(&container.said(&["supafly", "keys", "--json"])).unwrap();
-    let bearer = format!("Bearer {}", keys["service_role_key"].as_str().unwrap());
+    let bearer = format!("Bearer {}", keys["SERVICE_ROLE_KEY"].as_str().unwrap());
     let headers = [("Authorization", bearer.as_str()), ("Prefer", "return=representation")];
     let api = container.port(3000);
     // The API learns of a new table by itself.
