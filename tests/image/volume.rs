@@ -104,6 +104,29 @@ fn without_leave_to_take_over_a_container_without_its_volume_touches_nothing() {
     assert!(log.contains("SUPAFLY_TAKEOVER"), "it does not say how to allow it: {log}");
 }
 
+#[test]
+fn a_system_without_certificates_is_named_as_the_reason_why_the_store_cannot_be_used() {
+    let s3 = S3::start();
+    let (plan, _) = beside(&s3);
+    let container = plan.options(&["--tmpfs", "/etc/ssl/certs"]).start();
+    assert_eq!(container.wait_end(), 78);
+    let log = container.log();
+    let said = log.lines().find(|l| l.contains("the store s3://")).unwrap_or_default();
+    assert!(said.to_lowercase().contains("certificate"), "{said}");
+}
+
+#[test]
+fn the_image_has_the_certificates_of_public_stores() {
+    for image in [Image::slim(), Image::full()] {
+        let container = Plan::new(&image)
+            .words(&["sh", "-c", "grep -c BEGIN /etc/ssl/certs/ca-certificates.crt"])
+            .start();
+        assert_eq!(container.wait_end(), 0, "{image:?}: {}", container.log());
+        let count: u32 = container.log().trim().parse().unwrap();
+        assert!(count > 100, "{image:?}: {count} certificates");
+    }
+}
+
 /// Data that the former image wrote, with every kind of thing that an upgrade could break, is served by the newer one.
 fn upgrades(former: &Image, newer: &Image) {
     let volume = Volume::new();
