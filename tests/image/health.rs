@@ -45,12 +45,17 @@ fn the_health_check_goes_from_starting_to_healthy_to_unhealthy_and_back() {
 fn the_image_says_its_own_health_check_stop_signal_and_volume() {
     for image in [Image::slim(), Image::full()] {
         let config = engine().said(&["image", "inspect", "--format", "{{json .Config}}", &image.0]);
-        let whole = engine().said(&["image", "inspect", "--format", "{{json .}}", &image.0]);
         let config: serde_json::Value = serde_json::from_str(&config).unwrap();
         assert_eq!(config["StopSignal"], "SIGTERM", "{image:?}");
         assert!(config["Volumes"].get("/data").is_some(), "{image:?}: {config}");
         assert_eq!(config["Volumes"].as_object().unwrap().len(), 1, "{image:?}");
-        assert!(whole.contains("/usr/bin/supafly\",\"health\",\"--ready"), "{image:?}: no HEALTHCHECK");
+        // podman shows it at a container only.
+        let container = Plan::new(&image).words(&["true"]).start();
+        let check: serde_json::Value =
+            serde_json::from_str(&container.inspect("{{json .Config.Healthcheck}}")).unwrap();
+        let command = serde_json::json!(["CMD", "/usr/bin/supafly", "health", "--ready"]);
+        assert_eq!(check["Test"], command, "{image:?}");
+        assert_eq!(container.wait_end(), 0, "{image:?}: the first word is executed");
         assert_eq!(config["Entrypoint"][1], "run", "{image:?}");
     }
 }
