@@ -24,16 +24,16 @@ fn serves(container: &Container, init: Init) {
     assert_eq!(written.code, 201, "{what}: {written:?}");
     let nobody = try_call(api, "GET", "/notes", &[("Authorization", "Bearer a.b.c")], None).unwrap();
     assert_eq!(nobody.code, 401, "{what}: {nobody:?}");
-    let counted = container.from_outside(5432, "select string_agg(note, ',' order by id) from public.notes");
+    let counted = container.by_port(5432, "select string_agg(note, ',' order by id) from public.notes");
     assert_eq!(counted.unwrap(), "by psql,by REST", "{what}");
     let health = try_call(container.port(8080), "GET", "/health/ready", &[], None).unwrap();
     assert_eq!(health.code, 200, "{what}: {health:?}");
 }
 
 fn pools(container: &Container, init: Init) {
-    let pooled = container.from_outside(6543, "select note from public.notes where id = 2");
+    let pooled = container.by_port(6543, "select note from public.notes where id = 2");
     assert_eq!(pooled.as_deref(), Ok("by REST"), "{init:?}");
-    let refused = container.from_outside(6543, "select note from public.nothing").unwrap_err();
+    let refused = container.by_port(6543, "select note from public.nothing").unwrap_err();
     assert!(refused.contains("does not exist"), "{init:?}: {refused}");
 }
 

@@ -145,7 +145,7 @@ impl Container {
     }
 
     /// One statement from outside, with the password, through one of its ports.
-    pub(crate) fn from_outside(&self, port: u16, statement: &str) -> Result<String, String> {
+    pub(crate) fn by_port(&self, port: u16, statement: &str) -> Result<String, String> {
         let out = Command::new(pg_bin().join("psql"))
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-d", "postgres"])
             .args(["-p", &self.port(port).to_string(), "-c", statement])

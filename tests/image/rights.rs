@@ -11,7 +11,7 @@ const CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SET
 fn works(container: &Container) {
     container.sql("create table public.kept (n int)").unwrap();
     container.sql("insert into public.kept values (1)").unwrap();
-    assert_eq!(container.from_outside(6543, "select n from public.kept").unwrap(), "1");
+    assert_eq!(container.by_port(6543, "select n from public.kept").unwrap(), "1");
     let (code, _) = container.stop();
     assert_eq!(code, 0);
     assert!(container.log().contains("database system is shut down"));

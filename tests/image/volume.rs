@@ -35,7 +35,7 @@ fn a_container_that_is_started_again_has_its_data_its_keys_and_its_password() {
     assert_eq!(container.stop().0, 0);
     engine().said(&["start", container.name()]);
     container.wait_ready();
-    assert_eq!(container.from_outside(6543, "select n from public.kept").unwrap(), "7");
+    assert_eq!(container.by_port(6543, "select n from public.kept").unwrap(), "7");
     assert_eq!(container.said(&["supafly", "keys", "--json"]), keys);
 }
 
@@ -47,7 +47,7 @@ fn another_container_on_the_same_volume_has_the_data() {
     assert_eq!(container.stop().0, 0);
     drop(container);
     let container = Plan::new(&Image::slim()).on(&volume).with_clients().ready();
-    assert_eq!(container.from_outside(6543, "select n from public.kept").unwrap(), "7");
+    assert_eq!(container.by_port(6543, "select n from public.kept").unwrap(), "7");
 }
 
 /// In the host's network, where the S3 server is: every port is a free one.
@@ -145,7 +145,7 @@ fn upgrades(former: &Image, newer: &Image) {
     let container = Plan::new(newer).on(&volume).with_clients().env("SUPAFLY_POOLER", "pgbouncer").ready();
     assert_eq!(container.sql(sum).unwrap(), before);
     assert_eq!(container.said(&["supafly", "keys", "--json"]), keys);
-    assert_eq!(container.from_outside(6543, "select t from public.kept where n = 5000").unwrap(), "row 5000");
+    assert_eq!(container.by_port(6543, "select t from public.kept where n = 5000").unwrap(), "row 5000");
     assert_eq!(container.service("setup").unwrap()["state"], "done");
 }
 
