@@ -14,8 +14,8 @@ ARG PG_GRAPHQL_AMD64_SHA256=""
 ARG PG_GRAPHQL_ARM64_URL="https://github.com/supabase/pg_graphql/releases/download/v1.6.1/pg_graphql-v1.6.1-pg17-arm64-linux-gnu.deb"
 ARG PG_GRAPHQL_ARM64_SHA256=""
 ARG PGBOUNCER_VERSION="1.26.1"
-ARG PGBOUNCER_URL="http://deb.debian.org/debian/pool/main/p/pgbouncer/pgbouncer_1.26.1.orig.tar.gz"
-ARG PGBOUNCER_MIRROR="https://www.pgbouncer.org/downloads/files/1.26.1/pgbouncer-1.26.1.tar.gz"
+ARG PGBOUNCER_URL="https://www.pgbouncer.org/downloads/files/1.26.1/pgbouncer-1.26.1.tar.gz"
+ARG PGBOUNCER_MIRROR="https://github.com/pgbouncer/pgbouncer/releases/download/pgbouncer_1_26_1/pgbouncer-1.26.1.tar.gz"
 ARG PGBOUNCER_SHA256="00886a2994b4844cd37110970df777772cfc42a74c400522c82fba509a3f42d9"
 ARG POSTGRES_VERSION="17"
 ARG POSTGREST_IMAGE="docker.io/postgrest/postgrest:v16.2"
@@ -44,7 +44,7 @@ RUN apt-get update -qq \
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY image/sql image/sql
-COPY image/versions.toml image/
+COPY image/versions.toml image/machine.json image/
 COPY src src
 
 FROM toolchain AS builder
@@ -144,7 +144,8 @@ ARG TARGETARCH
 ARG REGISTRY_PGBOUNCER_VERSION
 ARG REGISTRY_PGBOUNCER_AMD64_SHA256
 ARG REGISTRY_PGBOUNCER_ARM64_SHA256
-RUN echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main' > /etc/apt/sources.list.d/sid.list \
+RUN site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1) \
+    && echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site sid main" > /etc/apt/sources.list.d/sid.list \
     && apt-get update -qq -o Acquire::Check-Valid-Until=false && cd /tmp && apt-get download -qq "pgbouncer=$REGISTRY_PGBOUNCER_VERSION" \
     && case "$TARGETARCH" in amd64) sum=$REGISTRY_PGBOUNCER_AMD64_SHA256 ;; arm64) sum=$REGISTRY_PGBOUNCER_ARM64_SHA256 ;; esac \
     && echo "$sum  $(echo pgbouncer_*.deb)" | sha256sum --check --quiet \
@@ -197,8 +198,7 @@ RUN apt-get update -qq \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && install -d -m 1777 /data /run/supafly
 ENV PATH=/usr/lib/postgresql/${POSTGRES_VERSION}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    LANG=C.UTF-8 \
-    PGHOST=/run/supafly/postgres
+    LANG=C.UTF-8
 VOLUME /data
 # Postgres, the pooler's two ports, PostgREST (on loopback unless SUPAFLY_POSTGREST_LISTEN says otherwise), health.
 EXPOSE 5432 6543 6544 3000 8080

@@ -3,10 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 
-.PHONY: test-image bench-image help dev image test bench lint fmt docs parts clean-dev
+.PHONY: help dev image test test-image bench bench-image lint fmt docs parts packer-validate clean-dev
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: ## run the real thing in the foreground, with an embedded default (Ctrl-C stops it)
 	@scripts/dev.sh
@@ -33,10 +33,13 @@ fmt: ## format the code
 	@$(CARGO) fmt
 
 docs: ## write the pages that are made from the code
-	@SUPAFLY_BLESS=1 $(CARGO) test -q --lib --test layering the_page_of >/dev/null
+	@SUPAFLY_BLESS=1 $(CARGO) test -q --lib --test layering --test deploy the_page_of >/dev/null
 
 parts: ## install what tests need beyond Rust, Go, Node and npm
 	@scripts/parts/all.sh
+
+packer-validate: ## packer's files and the systemd unit, checked with Debian's packer and systemd
+	@scripts/packer/validate.sh
 
 clean-dev: ## throw away the data of `make dev`
 	@scripts/dev.sh --clean

@@ -15,6 +15,7 @@ pub mod facts;
 pub mod failpoint;
 pub mod foreign;
 pub mod keeper;
+pub mod machines;
 pub mod os;
 pub mod owner;
 pub mod plan;

@@ -126,6 +126,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "setup",
         vec!["config", "control", "exit", "facts", "failpoint", "pooler", "postgres", "secrets"],
     );
+    map.insert("machines", vec!["exit"]);
     map.insert("foreign", vec!["exit", "facts", "os", "owner"]);
     map.insert("postgrest", vec!["config", "exit", "facts", "foreign", "secrets"]);
     map.insert("access", vec!["config", "control", "exit", "owner", "pooler", "postgrest", "secrets"]);

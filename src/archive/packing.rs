@@ -229,12 +229,14 @@ impl Buffers {
         done
     }
 
-    /// Lets them go when none was used for so long.
-    pub fn forget_idle(&self, after: Duration) {
+    /// Lets them go when none was used for so long; whether there was something to let go.
+    pub fn forget_idle(&self, after: Duration) -> bool {
         let mut kept = self.kept();
-        if kept.1.is_some_and(|used| used.elapsed() >= after) {
+        let idle = kept.1.is_some_and(|used| used.elapsed() >= after);
+        if idle {
             *kept = (Vec::new(), None);
         }
+        idle
     }
 
     fn kept(&self) -> MutexGuard<'_, (Vec<Vec<u8>>, Option<Instant>)> {

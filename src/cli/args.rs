@@ -119,10 +119,10 @@ over on a new volume makes new ones, unless they are given to it.")]
     /// Our own version, and what is installed beside it
     #[command(after_help = "Examples:
   supafly version
-  supafly version --all          each part, asked, beside what is pinned
-  supafly version --all --json | jq '.parts[].installed'")]
+  supafly version --all      each part, asked, beside what is pinned
+  supafly version --all --json | jq '.parts[].path'")]
     Version {
-        /// And of Postgres, the backup engine, PostgREST, the poolers, pg_graphql
+        /// And of every part beside us, each asked
         #[arg(long)]
         all: bool,
         #[command(flatten)]

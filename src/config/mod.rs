@@ -61,6 +61,7 @@ pub struct Settings {
     pub adopt: Adopt,
     pub web_listen: Listen,
     pub web_private: Listen,
+    pub web_metrics: Listen,
     pub walg: Option<PathBuf>,
     pub postgrest: Option<PathBuf>,
     pub rest: Rest,
@@ -152,6 +153,7 @@ impl Settings {
             adopt: get.text("adopt", "ask", parse_adopt),
             web_listen: get.text("web_listen", get.default("web_listen"), parse_listen),
             web_private: get.text("web_private", get.default("web_private"), parse_listen),
+            web_metrics: get.text("web_metrics", get.default("web_metrics"), parse_listen),
             walg: get.optional("walg"),
             postgrest: get.optional("postgrest"),
             rest: Rest::read(&mut get),
@@ -327,6 +329,7 @@ impl Settings {
             ("adopt", self.adopt.to_string()),
             ("web_listen", self.web_listen.to_string()),
             ("web_private", self.web_private.to_string()),
+            ("web_metrics", self.web_metrics.to_string()),
             ("walg", path(&self.walg)),
             ("postgrest", path(&self.postgrest)),
         ];

@@ -80,6 +80,12 @@ pub const TABLE: &[Row] = &[
         "127.0.0.1:9187",
         "address of status, metrics and page, or off; elsewhere than on loopback with a token",
     ),
+    row(
+        "web_metrics",
+        "SUPAFLY_WEB_METRICS",
+        "off",
+        "address that gives /metrics alone and asks for no token, for scrapers that can show none; or off",
+    ),
     row("walg", "SUPAFLY_WALG", "wal-g, else walrus, from PATH", "the backup engine"),
     row("postgrest", "SUPAFLY_POSTGREST", "postgrest from PATH", "PostgREST"),
     row(

@@ -65,8 +65,8 @@ fn a_takeover_names_one_epoch_with_or_without_zeros() {
 fn what_listens_has_an_address_with_its_port_or_is_off() {
     let s = Settings::read(None, &env(&[])).unwrap();
     assert_eq!(
-        (s.web_listen.to_string(), s.web_private.to_string()),
-        ("[::]:8080".into(), "127.0.0.1:9187".into())
+        (s.web_listen.to_string(), s.web_private.to_string(), s.web_metrics.to_string()),
+        ("[::]:8080".into(), "127.0.0.1:9187".into(), "off".into())
     );
     let text = "web_listen = \"off\"\nweb_private = \"0.0.0.0:0\"\n";
     let s = Settings::read(Some(("f", text)), &env(&[])).unwrap();

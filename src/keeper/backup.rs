@@ -11,6 +11,7 @@ use super::resident::Keeper;
 use crate::config::Settings;
 use crate::exit::Failure;
 use crate::failpoint;
+use crate::os;
 use crate::owner::Epoch;
 use crate::store::Store;
 use crate::walg::{self, Backup, Unfit};
@@ -232,6 +233,8 @@ impl Backups {
                 };
                 *lock(&backups.protection) = protection;
                 backups.run.send_replace(run);
+                // The next one is a day away.
+                os::memory::give_back_soon();
             });
         }
         receiver

@@ -248,14 +248,16 @@ impl Inbox {
         }
     }
 
-    /// Lets go of what was fetched ahead and is not asked for.
-    pub(super) fn forget_idle(&self, after: Duration) {
+    /// Lets go of what was fetched ahead and is not asked for; whether there was something to let go.
+    pub(super) fn forget_idle(&self, after: Duration) -> bool {
         let mut state = lock(&self.state);
-        if state.used.is_some_and(|used| used.elapsed() >= after) {
+        let idle = state.used.is_some_and(|used| used.elapsed() >= after);
+        if idle {
             state.slots.clear();
             state.next = None;
             state.used = None;
         }
+        idle
     }
 
     /// How many segments are in memory.

@@ -213,9 +213,9 @@ impl Outbox {
         }
     }
 
-    /// Lets go of the memory that was read into.
-    pub(super) fn forget_idle(&self, after: Duration) {
-        self.buffers.forget_idle(after);
+    /// Lets go of the memory that was read into; whether there was some.
+    pub(super) fn forget_idle(&self, after: Duration) -> bool {
+        self.buffers.forget_idle(after)
     }
 
     /// Which of these are not known to be archived.

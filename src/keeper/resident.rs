@@ -15,6 +15,7 @@ use crate::archive::push::on_a_thread;
 use crate::config::{Settings, StoreUrl};
 use crate::control::client::{self, Health, Report, Row};
 use crate::exit::{Exit, Failure};
+use crate::os;
 use crate::owner::{Epoch, Identity, Origin};
 use crate::postgres::lsn::WalFile;
 use crate::store::{self, Store};
@@ -35,6 +36,9 @@ const TICK: Duration = Duration::from_secs(2);
 const GRAPHQL: Duration = Duration::from_secs(10);
 /// What was fetched ahead and is not asked for is let go after this.
 const IDLE: Duration = Duration::from_secs(30);
+/// Buffers that WAL was read into are let go after this: mostly a minute goes by until the next is needed, and a backlog,
+/// for which they are kept, leaves no pause.
+const SPARE: Duration = Duration::from_secs(1);
 /// What is left of the share when the drain ends: time to say how it ended.
 const RESERVE: Duration = Duration::from_millis(100);
 
@@ -168,8 +172,9 @@ impl Keeper {
             lock(&self.seen).clone_from(&seen);
             let life = *self.life.borrow();
             if let Ok(archive) = self.archive() {
-                archive.inbox.forget_idle(IDLE);
-                archive.outbox.forget_idle(IDLE);
+                if archive.inbox.forget_idle(IDLE) | archive.outbox.forget_idle(SPARE) {
+                    os::memory::give_back_soon();
+                }
                 if matches!(seen, Seen::Writing { .. }) && archive.adoption.due() {
                     let keeper = Arc::clone(&self);
                     tokio::spawn(async move { keeper.compare().await });

@@ -15,7 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const QUESTION: &str =
     "select pg_is_in_recovery(), case when pg_is_in_recovery() then null else pg_current_wal_lsn()::text end";
 
-const THERE: &str = "select to_regprocedure('supafly.graphql_health()') is not null";
+/// Before set-up has granted it, the schema's name alone would be an error.
+const THERE: &str = "select exists (select from pg_catalog.pg_proc p \
+     join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
+     where n.nspname = 'supafly' and p.proname = 'graphql_health' \
+     and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_function_privilege(p.oid, 'execute'))";
 const GRAPHQL: &str = "select state, detail from supafly.graphql_health()";
 
 /// A connection that is kept, and made anew when it breaks.

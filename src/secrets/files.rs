@@ -103,14 +103,20 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
             .map_err(|e| unusable(path, "give it to its user", &e.into()))?;
     }
     // The volume itself may be somebody else's arrangement; only what is below it is ours to set.
-    if owner.is_some() || path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal")
-    {
+    let below = path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal");
+    let there = path.metadata().map_err(|e| unusable(path, "look at it", &e))?.uid();
+    if owner.is_some() || (below && may_set(there, Uid::effective())) {
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(|e| unusable(path, "set its mode", &e))?;
     } else {
         close(path, mode)?;
     }
     sync_parent(path)
+}
+
+/// Whether a mode can be ours to set. In the image the run directory is root's, and open to whoever it is run as.
+fn may_set(owner: u32, us: Uid) -> bool {
+    us.is_root() || us.as_raw() == owner
 }
 
 /// A volume that is new has the image's own mode, open to whoever the container is run as. Once that is root, it is for
@@ -183,6 +189,14 @@ mod tests {
         assert!(both.contains("both set") && !both.contains("hunter2"), "{both}");
         let missing = given(&env(&[("P_FILE", "/nowhere/pw")]), "P").unwrap_err();
         assert_eq!(missing.exit, Exit::Config);
+    }
+
+    #[test]
+    fn a_directory_of_roots_is_left_as_it_is_by_everybody_else() {
+        assert!(
+            may_set(0, Uid::from_raw(0)) && may_set(1000, Uid::from_raw(0)) && may_set(7, Uid::from_raw(7))
+        );
+        assert!(!may_set(0, Uid::from_raw(1000)));
     }
 
     #[test]

@@ -28,21 +28,39 @@ pub(super) type Question = (Run, Topic);
 pub(super) enum Pace {
     /// Once a period, on the common tick.
     Steady(Duration),
-    /// After this part of the time that it has been asked for, until that is a period.
-    Eager(Duration, u32),
+    /// After a part of the time that it has been asked for, until that is a period.
+    Eager(Duration, Haste),
 }
 
-/// Nobody is asked sooner than this after an answer.
-const SOONEST: Duration = Duration::from_millis(10);
+/// How eagerly one is asked who starts. A command costs milliseconds of the processor that the starting one needs itself, a
+/// connection next to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// By a command.
+    Command,
+    /// By a connection.
+    Connection,
+}
+
+impl Haste {
+    /// How long after an answer, when it has been asked `since` the first question.
+    fn wait(self, since: Duration) -> Duration {
+        let (part, soonest) = match self {
+            Haste::Command => (4, Duration::from_millis(40)),
+            Haste::Connection => (16, Duration::from_millis(10)),
+        };
+        (since / part).max(soonest)
+    }
+}
 
 impl Pace {
-    /// For who starts: a command costs more than a connection, and is not started as often.
+    /// For who starts.
     pub(super) fn eager(probe: &Probe) -> Pace {
-        let part = match probe.check {
-            Check::Exec { .. } => 4,
-            Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. } => 16,
+        let haste = match probe.check {
+            Check::Exec { .. } => Haste::Command,
+            Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. } => Haste::Connection,
         };
-        Pace::Eager(probe.every, part)
+        Pace::Eager(probe.every, haste)
     }
 
     /// How long after an answer the next question waits: `since` the first question, and since the supervisor `begun`.
@@ -52,7 +70,7 @@ impl Pace {
             Duration::from_nanos(u64::try_from(every_ns - begun.as_nanos() % every_ns).unwrap_or(u64::MAX))
         };
         match self {
-            Pace::Eager(every, part) if since / part < every => (since / part).max(SOONEST).min(every),
+            Pace::Eager(every, haste) if haste.wait(since) < every => haste.wait(since),
             Pace::Eager(every, _) | Pace::Steady(every) => tick(every),
         }
     }
@@ -248,30 +266,39 @@ mod tests {
 
     #[test]
     fn who_starts_is_asked_soon_and_ever_less_often_until_the_common_tick() {
-        let begun = Instant::now();
-        let (mut probes, question) = (Probes::new(begun), (Run(1), Topic::Ready));
-        let every = Duration::from_secs(1);
-        probes.keep(&BTreeMap::from([(question, Pace::Eager(every, 4))]), begun);
-        let (mut now, mut waits) = (begun, Vec::new());
-        while now < begun + Duration::from_secs(6) {
-            now = probes.next().unwrap();
-            assert_eq!(probes.due(now), [question]);
-            probes.command(question, 7, now + every);
-            probes.answered(question, now);
-            waits.push(probes.next().unwrap() - now);
-        }
-        assert_eq!(waits.first(), Some(&SOONEST));
-        assert!(waits.iter().all(|wait| *wait <= every) && waits.len() < 40, "{waits:?}");
-        // Nobody who takes long is known later than a quarter of that after he is ready.
-        let mut at = Duration::ZERO;
-        for wait in &waits {
-            assert!(*wait <= SOONEST.max(at / 4), "{wait:?} after {at:?}");
-            at += *wait;
+        let (every, begun) = (Duration::from_secs(1), Instant::now());
+        let question = (Run(1), Topic::Ready);
+        for (haste, soonest, part, most) in [(Haste::Connection, 10, 16, 110), (Haste::Command, 40, 4, 40)] {
+            let soonest = Duration::from_millis(soonest);
+            let mut probes = Probes::new(begun);
+            let eager = BTreeMap::from([(question, Pace::Eager(every, haste))]);
+            probes.keep(&eager, begun);
+            let (mut now, mut asked) = (begun, 0);
+            while now < begun + Duration::from_secs(20) {
+                now = probes.next().unwrap();
+                assert_eq!(probes.due(now), [question]);
+                probes.command(question, 7, now + every);
+                probes.answered(question, now);
+                asked += 1;
+                // Nobody who takes long is known later than a part of that after he is ready, and never after a period.
+                let wait = probes.next().unwrap() - now;
+                assert!(
+                    wait <= soonest.max((now - begun) / part).min(every),
+                    "{wait:?} at {:?}",
+                    now - begun
+                );
+                assert!(wait >= soonest || now - begun >= every, "{wait:?} at {:?}", now - begun);
+            }
+            assert!(asked < most, "{haste:?}: asked {asked} times");
         }
         // Once it is ready it is asked on the tick, and the question that was due sooner is not.
-        probes.keep(&BTreeMap::from([(question, Pace::Eager(every, 4))]), now);
-        let ready = begun + Duration::from_millis(7_300);
+        let mut probes = Probes::new(begun);
+        probes.keep(&BTreeMap::from([(question, Pace::Eager(every, Haste::Connection))]), begun);
+        probes.command(question, 7, begun + every);
+        let ready = begun + Duration::from_millis(60);
+        probes.answered(question, ready);
+        assert_eq!(probes.next(), Some(ready + Duration::from_millis(10)));
         probes.keep(&BTreeMap::from([(question, Pace::Steady(every))]), ready);
-        assert_eq!(probes.next(), Some(begun + Duration::from_secs(8)));
+        assert_eq!(probes.next(), Some(begun + every));
     }
 }

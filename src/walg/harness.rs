@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often a running engine is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same at first when it has closed its output, which is mostly the end.
+const LAST_LOOK: Duration = Duration::from_millis(1);
 
 /// How the engine ended.
 #[derive(Debug)]
@@ -107,17 +110,24 @@ fn blocking(program: &Path, job: &Job, abandoned: &AtomicBool) -> std::io::Resul
         output::reader(err, masks, tail.clone(), closed.clone(), open.clone());
     }
     drop(open);
-    let ended = wait(&mut child, job.deadline, abandoned)?;
+    let ended = wait(&mut child, job.deadline, abandoned, &ended_reading)?;
     // Nothing is ever sent: this ends when both readers have, or when we no longer wait for them.
     let _ = ended_reading.recv_timeout(LAST_WORDS);
     closed.store(true, Ordering::SeqCst);
     Ok(Outcome { ended, last_lines: tail.take() })
 }
 
-fn wait(child: &mut Child, deadline: Duration, abandoned: &AtomicBool) -> std::io::Result<Ended> {
+/// Waits for its end. `reading` is cut when all of its output is closed.
+fn wait(
+    child: &mut Child,
+    deadline: Duration,
+    abandoned: &AtomicBool,
+    reading: &mpsc::Receiver<()>,
+) -> std::io::Result<Ended> {
     let begun = Instant::now();
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?);
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let mut pause = LAST_LOOK;
     let why = loop {
         if waitid(Id::Pid(pid), look)? != WaitStatus::StillAlive {
             break None;
@@ -128,7 +138,13 @@ fn wait(child: &mut Child, deadline: Duration, abandoned: &AtomicBool) -> std::i
         if begun.elapsed() >= deadline {
             break Some(Ended::Deadline);
         }
-        std::thread::park_timeout(LOOK);
+        match reading.recv_timeout(LOOK) {
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::park_timeout(pause);
+                pause = (pause * 2).min(LOOK);
+            }
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+        }
     };
     // Before it is reaped: until then its number, which is its group's, can be nobody else's. What it started ends too.
     // ESRCH would mean that nothing is left, which is what we want.

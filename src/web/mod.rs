@@ -38,6 +38,7 @@ use usage::{Meter, Usages};
 
 const OPEN: Setting = Setting { key: "web_listen", variable: "SUPAFLY_WEB_LISTEN" };
 const PRIVATE: Setting = Setting { key: "web_private", variable: "SUPAFLY_WEB_PRIVATE" };
+const SCRAPER: Setting = Setting { key: "web_metrics", variable: "SUPAFLY_WEB_METRICS" };
 /// How long the token's file may take to be read.
 const TOKEN: Duration = Duration::from_millis(250);
 /// How often PID 1 is asked, during the whole stop only, whether the others are down.
@@ -99,10 +100,11 @@ async fn serve(settings: &Settings) -> Result<Exit, Failure> {
     };
     let health = open(OPEN, Face::Open, settings.web_listen)?;
     let private = open(PRIVATE, Face::Private, settings.web_private)?;
+    let scraper = open(SCRAPER, Face::Scraper, settings.web_metrics)?;
     if let Err(e) = client::notify("READY=1") {
         tracing::warn!(error = %e, "the supervisor was not told that web is ready");
     }
-    tasks.spawn(tell(settings.run.clone(), report(health, private)));
+    tasks.spawn(tell(settings.run.clone(), report(health, private, scraper)));
     tokio::select! {
         _ = terminate.recv() => {
             let goodbye = linger(&settings.run, &mut terminate, &mut interrupt);
@@ -120,15 +122,24 @@ fn is_loopback(address: SocketAddr) -> bool {
 }
 
 /// Where it listens: a row for people, values for programs.
-fn report(health: Option<(SocketAddr, Door)>, private: Option<(SocketAddr, Door)>) -> Report {
+fn report(
+    health: Option<(SocketAddr, Door)>,
+    private: Option<(SocketAddr, Door)>,
+    scraper: Option<(SocketAddr, Door)>,
+) -> Report {
     let place =
         |door: Option<(SocketAddr, Door)>| door.map_or("off".to_owned(), |(address, _)| address.to_string());
     let guarded = if private.is_some_and(|(_, door)| door.guarded) { " (with the token)" } else { "" };
-    let detail = format!("health on {}, status and metrics on {}{guarded}", place(health), place(private));
+    let mut detail =
+        format!("health on {}, status and metrics on {}{guarded}", place(health), place(private));
+    if scraper.is_some() {
+        detail.push_str(&format!(", metrics for anybody on {}", place(scraper)));
+    }
     tracing::info!("{detail}");
     let mut values = serde_json::Map::new();
     values.insert("health_address".to_owned(), place(health).into());
     values.insert("private_address".to_owned(), place(private).into());
+    values.insert("metrics_address".to_owned(), place(scraper).into());
     let row = Row { name: "addresses".to_owned(), state: "ok".to_owned(), detail };
     Report { rows: vec![row], values, ..Report::default() }
 }
@@ -281,11 +292,15 @@ mod tests {
     #[test]
     fn the_report_says_where_it_listens() {
         let door = |face, guarded| Some(("0.0.0.0:81".parse().unwrap(), Door { face, guarded }));
-        let told = report(None, door(Face::Private, true));
+        let told = report(None, door(Face::Private, true), None);
         assert_eq!(
             (&told.values["health_address"], &told.values["private_address"]),
             (&"off".into(), &"0.0.0.0:81".into())
         );
-        assert!(told.rows[0].detail.contains("with the token"), "{told:?}");
+        assert_eq!(told.values["metrics_address"], "off");
+        let said = &told.rows[0].detail;
+        assert!(said.contains("with the token") && !said.contains("anybody"), "{told:?}");
+        let told = report(None, None, door(Face::Scraper, false));
+        assert!(told.rows[0].detail.ends_with("metrics for anybody on 0.0.0.0:81"), "{told:?}");
     }
 }

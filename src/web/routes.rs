@@ -1,7 +1,8 @@
 //! Which request gets which answer. Pure: the edge hands in what was asked and what is known.
 //!
-//! Two faces. The open one tells anybody whether to send traffic here, and nothing that helps an attacker: states and
-//! reasons, no details. The private one tells operators what the status says. What services printed reaches neither: the
+//! Three faces. The open one tells anybody whether to send traffic here, and nothing that helps an attacker: states and
+//! reasons, no details. The private one tells operators what the status says. The scraper's gives numbers alone, to
+//! whoever reaches it, because some scrapers can show no token (Fly's). What services printed reaches none of them: the
 //! cache does not keep it.
 
 use super::cache::Snapshot;
@@ -19,6 +20,8 @@ pub(super) enum Face {
     Open,
     /// The one for operators.
     Private,
+    /// The one for a scraper that can show no token: metrics and nothing else. Off unless it is asked for.
+    Scraper,
 }
 
 /// What can be asked.
@@ -65,6 +68,10 @@ impl Route {
         match face {
             Face::Open => !self.is_private(),
             Face::Private => true,
+            Face::Scraper => match self {
+                Route::Metrics => true,
+                Route::Live | Route::Ready | Route::Services | Route::Status | Route::Page => false,
+            },
         }
     }
 }
@@ -307,6 +314,19 @@ mod tests {
             }
         }
         assert_eq!(find(Face::Private, "GET", "/health/live/").unwrap_err().code, 404);
+    }
+
+    #[test]
+    fn the_scraper_gets_metrics_and_nothing_else() {
+        for route in Route::ALL {
+            let found = find(Face::Scraper, "GET", route.path());
+            if route == Route::Metrics {
+                assert_eq!(found, Ok(route));
+            } else {
+                let refused = found.unwrap_err();
+                assert_eq!((refused.code, refused.body.as_str()), (404, "there are only:\n/metrics\n"));
+            }
+        }
     }
 
     #[test]

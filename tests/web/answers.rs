@@ -114,6 +114,32 @@ fn beyond_loopback_the_private_routes_want_the_token_that_secrets_made() {
 }
 
 #[test]
+fn a_scraper_that_can_show_no_token_gets_metrics_alone_where_that_was_asked_for() {
+    let mut world = World::new();
+    world.raw("web", &crate::web_toml());
+    let mut command = world.command(&["run"]);
+    command.env("SUPAFLY_WEB_LISTEN", "127.0.0.1:0").env("SUPAFLY_WEB_PRIVATE", "0.0.0.0:0");
+    command.env("SUPAFLY_WEB_METRICS", "0.0.0.0:0").env("SUPAFLY_DATA", world.path("data"));
+    world.start_as(command);
+    let scraper = address(&world, "metrics_address");
+    let metrics = get(scraper, "/metrics");
+    assert_eq!((metrics.code, samples(&metrics.body)["supafly_up"]), (200, 1.0));
+    for path in ["/status", "/", "/health/live", "/health/ready", "/health/services"] {
+        let lost = get(scraper, path);
+        assert_eq!((lost.code, lost.body.as_str()), (404, "there are only:\n/metrics\n"), "{path}");
+    }
+    // The other doors are as they were.
+    assert_eq!(get(address(&world, "private_address"), "/metrics").code, 401);
+    assert_eq!(get(address(&world, "health_address"), "/metrics").code, 404);
+}
+
+#[test]
+fn without_being_asked_for_there_is_no_door_for_scrapers() {
+    let (world, _, _) = started(World::new());
+    assert_eq!(world.state_of("web").unwrap()["values"]["metrics_address"], "off");
+}
+
+#[test]
 fn methods_and_paths_that_it_does_not_know_are_refused_with_what_it_knows() {
     let (_world, open, private) = started(World::new());
     let lost = get(open, "/nowhere");
