@@ -23,6 +23,7 @@ mod health;
 mod kill;
 mod limits;
 mod numbers;
+mod page;
 mod rights;
 mod secrecy;
 mod stop;
