@@ -20,6 +20,10 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+/// How long what prepares the next answer waits when the present one was there: a client needs about a millisecond of the
+/// processor to give it to Postgres, which replays a segment in longer than all of this takes.
+pub(super) const AFTER_THE_ANSWER: Duration = Duration::from_millis(3);
+
 /// A file, or the proof that there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -159,6 +163,8 @@ impl Inbox {
         };
         let Some(segment) = segment else { return self.look(file).await };
         let slot = Arc::clone(lock(&self.state).slots.entry(segment).or_default());
+        // What is there is answered at once, and what follows waits until whoever asked has gone on.
+        let pause = if slot.initialized() { AFTER_THE_ANSWER } else { Duration::ZERO };
         let got = slot.get_or_try_init(|| self.look(file)).await.cloned();
         let ahead = decide::prefetch(segment, shape.size);
         let start: Vec<(Segment, Arc<OnceCell<Bytes>>)> = {
@@ -177,6 +183,7 @@ impl Inbox {
         for (segment, slot) in start {
             let (inbox, file) = (Arc::clone(self), WalFile::Segment(segment.name(shape.size)));
             tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
                 if slot.get_or_try_init(|| inbox.look(&file)).await.is_err() {
                     // Not there, or not now: whoever asks for it looks for himself.
                     let mut state = lock(&inbox.state);

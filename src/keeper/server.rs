@@ -5,7 +5,7 @@
 
 use super::bounded::bounded;
 use super::decide::Life;
-use super::inbox::Found;
+use super::inbox::{AFTER_THE_ANSWER, Found};
 use super::outbox::{self, Refused};
 use super::protocol::{self, Answer, LONGEST_REQUEST, Verb};
 use super::resident::{Archive, Keeper};
@@ -225,9 +225,14 @@ async fn fetch(
     // Only who takes a file in exchange sends a spare, and only for him one is filled ahead.
     let filled = if spare.is_some() { archive.inbox.filled(&file, &open).await } else { None };
     if let Some(filled) = filled {
-        // Giving 16 MiB back to the system takes a millisecond, and Postgres waits for the answer.
-        drop(tokio::task::spawn_blocking(move || drop(bytes)));
-        archive.inbox.fill_next(&file, open);
+        // Giving 16 MiB back to the system takes a millisecond, and so does much of what prepares the next answer: whoever
+        // waits for this one comes first.
+        let inbox = Arc::clone(&archive.inbox);
+        tokio::spawn(async move {
+            tokio::time::sleep(AFTER_THE_ANSWER).await;
+            drop(tokio::task::spawn_blocking(move || drop(bytes)));
+            inbox.fill_next(&file, open);
+        });
         return (Answer::Exchanged, Some(filled));
     }
     match write(open, bytes).await {

@@ -217,8 +217,14 @@ fn closed() -> String {
 
 /// In one transaction with its entry.
 async fn in_one(settings: &Settings, file: &File, text: &str, sum: &str) -> Result<(), String> {
+    let mut theirs = Session::theirs(settings, &file.name).await.map_err(|e| shown(text, 0, &e))?;
+    let done = entered_in(&mut theirs, file, text, sum).await;
+    theirs.close().await;
+    done
+}
+
+async fn entered_in(theirs: &mut Session, file: &File, text: &str, sum: &str) -> Result<(), String> {
     let failed = |e: tokio_postgres::Error| shown(text, 0, &e);
-    let mut theirs = Session::theirs(settings, &file.name).await.map_err(failed)?;
     let transaction = theirs.client.transaction().await.map_err(failed)?;
     transaction.batch_execute(&mark(sum)).await.map_err(failed)?;
     failpoint::hit("setup.migration-begun");
@@ -237,6 +243,12 @@ async fn in_one(settings: &Settings, file: &File, text: &str, sum: &str) -> Resu
 /// Statement by statement, as `psql` does.
 async fn each(settings: &Settings, file: &File, text: &str, script: &Script<'_>) -> Result<(), String> {
     let theirs = Session::theirs(settings, &file.name).await.map_err(|e| said(&e))?;
+    let done = each_in(&theirs, text, script).await;
+    theirs.close().await;
+    done
+}
+
+async fn each_in(theirs: &Session, text: &str, script: &Script<'_>) -> Result<(), String> {
     for (at, statement) in script.statements.iter().enumerate() {
         theirs.client.batch_execute(statement.text).await.map_err(|e| {
             let before =

@@ -47,7 +47,7 @@ impl Haste {
     fn wait(self, since: Duration) -> Duration {
         let (part, soonest) = match self {
             Haste::Command => (4, Duration::from_millis(40)),
-            Haste::Connection => (16, Duration::from_millis(10)),
+            Haste::Connection => (16, Duration::from_millis(5)),
         };
         (since / part).max(soonest)
     }
@@ -61,6 +61,14 @@ impl Pace {
             Check::Http { .. } | Check::Tcp { .. } | Check::Unix { .. } => Haste::Connection,
         };
         Pace::Eager(probe.every, haste)
+    }
+
+    /// How long the first question waits. Nobody is ready before a command has found out that he is not.
+    fn before(self) -> Duration {
+        match self {
+            Pace::Eager(every, haste @ Haste::Command) => haste.wait(Duration::ZERO).min(every),
+            Pace::Eager(_, Haste::Connection) | Pace::Steady(_) => Duration::ZERO,
+        }
     }
 
     /// How long after an answer the next question waits: `since` the first question, and since the supervisor `begun`.
@@ -110,13 +118,13 @@ impl Probes {
         Probes { begun, asking: BTreeMap::new(), answers: JoinSet::new(), readers: BTreeMap::new() }
     }
 
-    /// Keeps exactly the questions to these runs; a new one is due at once. One that is under way stays until its answer:
+    /// Keeps exactly the questions to these runs; a new one is due at once, or as its pace says. One that is under way stays until its answer:
     /// who is frozen meanwhile is not asked twice at once after the thaw, and its command keeps its deadline.
     pub(super) fn keep(&mut self, wanted: &BTreeMap<Question, Pace>, now: Instant) {
         let waits = |asking: &Asking| !matches!(asking, Asking::At(_));
         self.asking.retain(|question, asked| wanted.contains_key(question) || waits(&asked.asking));
         for (question, pace) in wanted {
-            let new = Standing { asking: Asking::At(now), pace: *pace, since: now };
+            let new = Standing { asking: Asking::At(now + pace.before()), pace: *pace, since: now };
             let asked = self.asking.entry(*question).or_insert(new);
             if asked.pace != *pace {
                 asked.pace = *pace;
@@ -268,7 +276,7 @@ mod tests {
     fn who_starts_is_asked_soon_and_ever_less_often_until_the_common_tick() {
         let (every, begun) = (Duration::from_secs(1), Instant::now());
         let question = (Run(1), Topic::Ready);
-        for (haste, soonest, part, most) in [(Haste::Connection, 10, 16, 110), (Haste::Command, 40, 4, 40)] {
+        for (haste, soonest, part, most) in [(Haste::Connection, 5, 16, 120), (Haste::Command, 40, 4, 40)] {
             let soonest = Duration::from_millis(soonest);
             let mut probes = Probes::new(begun);
             let eager = BTreeMap::from([(question, Pace::Eager(every, haste))]);
@@ -297,7 +305,7 @@ mod tests {
         probes.command(question, 7, begun + every);
         let ready = begun + Duration::from_millis(60);
         probes.answered(question, ready);
-        assert_eq!(probes.next(), Some(ready + Duration::from_millis(10)));
+        assert_eq!(probes.next(), Some(ready + Duration::from_millis(5)));
         probes.keep(&BTreeMap::from([(question, Pace::Steady(every))]), ready);
         assert_eq!(probes.next(), Some(begun + every));
     }

@@ -90,6 +90,7 @@ pub(super) fn run(context: &Context) -> Result<Measured, String> {
     pgbench.args(["-i", "-q", "-s", &context.size(30, 2).to_string(), "-U", "postgres", "postgres"]);
     rig::run(pgbench.env("PGHOST", &place.home))?;
     server.stop()?;
+    rig::made_here(&data)?;
 
     let bucket = Bucket::start(Kind::S3);
     let services = rig::services(context, &["secrets", "claim", "keeper", "datadir"])?;

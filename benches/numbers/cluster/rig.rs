@@ -246,6 +246,17 @@ pub(super) fn initdb(pgdata: &Path) -> Result<(), String> {
     run(as_postgres(&mut command))
 }
 
+/// Says on the volume that its cluster was made here, as `datadir` does: it is our own, only made by another hand.
+pub(super) fn made_here(data: &Path) -> Result<(), String> {
+    let mut ask = Command::new(programs::pg_bin().join("pg_controldata"));
+    let told = output(ask.env("LC_ALL", "C").arg(data.join("pgdata")))?;
+    let id = told.lines().find_map(|l| l.strip_prefix("Database system identifier:"));
+    let id = id.ok_or("pg_controldata tells no system identifier")?.trim();
+    let journal = data.join("supafly/journal");
+    fs::create_dir_all(&journal).map_err(said(journal.display()))?;
+    fs::write(journal.join("made"), format!("{id}\n")).map_err(said(journal.display()))
+}
+
 /// What the engine needs to know, besides its place.
 pub(super) fn engine(mut env: Env, pgdata: &Path, more: &[(&str, String)]) -> Env {
     env.push(("PGDATA".into(), pgdata.display().to_string()));

@@ -49,6 +49,7 @@ pub(super) fn keeper(context: &Context, bucket: &Bucket, dataset: &Dataset) -> R
     if own.exists() {
         fs::remove_dir_all(&own).map_err(said(own.display()))?;
     }
+    rig::made_here(&dataset.data)?;
     let services = rig::services(context, &["secrets", "claim", "keeper", "datadir"])?;
     let mut env = bucket.env();
     env.push(("SUPAFLY_SERVICES", services.display().to_string()));
