@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 
-.PHONY: help dev image test bench lint fmt docs parts packer-validate clean-dev
+.PHONY: help dev image test test-image bench bench-image lint fmt docs parts packer-validate clean-dev
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ image: ## build localhost/supafly:TARGET; `make image TARGET=slim|full PARTS=rel
 
 test: ## install the real parts, build, run every test
 	@scripts/test.sh
+
+test-image: ## build the image and test it in containers; `make test-image TESTS=stop` runs only these
+	@scripts/image/test.sh $(TESTS)
+
+bench-image: ## what the image costs: size, boot, memory, into docs/image-benchmarks.md (on a quiet machine)
+	@scripts/image/bench.sh
 
 bench: ## the numbers beside our peers; `make bench ROWS="start_six --quick"` runs only these
 	@scripts/bench.sh $(ROWS)

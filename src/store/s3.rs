@@ -140,7 +140,10 @@ impl Bucket {
             .with_client_options(options)
             .with_http_connector(Connector { tigris: given.is_tigris() })
             .build()
-            .map_err(|e| Failure::config(format!("the store s3://{bucket}/{prefix}: {e}")))?;
+            .map_err(|e| {
+                // Its own text is "builder error"; the cause, such as a system without certificates, is further down.
+                Failure::config(format!("the store s3://{bucket}/{prefix}: {}", observe::chain(&e)))
+            })?;
         Ok(Bucket { client, bucket: bucket.to_owned(), prefix: prefix.to_owned(), limits })
     }
 
