@@ -302,7 +302,7 @@ fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
 /// The role `postgres`, which set-up comes as, must be there and be a superuser. Whoever made the cluster may have named
 /// his superuser as he liked; a postmaster for one user asks for no name.
 fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
-    let facts = place.facts(conf::Archive::Off, control::Floors::default());
+    let facts = place.facts(conf::Archive::Off, &control::read(place.bin, pgdata)?);
     let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
     quiet.single(
         pgdata,

@@ -30,7 +30,8 @@ pub(super) fn make(place: &Place<'_>) -> Result<(), Failure> {
     let staging = place.staging();
     let pgdata = settings.pgdata();
     tree::remove(&staging)?;
-    tree::room(&settings.data, NEEDED + SegmentSize::DEFAULT.bytes(), "a new cluster")?;
+    let segment = settings.pg_initdb_args.wal_segment_size().unwrap_or(SegmentSize::DEFAULT.bytes());
+    tree::room(&settings.data, NEEDED + segment, "a new cluster")?;
     tree::make(&staging, 0o750, postgres)?;
     initdb(place, bin, postgres, &staging)?;
     failpoint::hit("datadir.after-initdb");
@@ -107,7 +108,8 @@ impl Drop for PasswordFile {
 
 /// Gives a cluster that is at rest the roles that keeper and the engine need.
 pub(super) fn roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
-    let facts = place.facts(super::conf::Archive::Off, super::control::Floors::default());
+    let control = super::control::read(place.bin, staging)?;
+    let facts = place.facts(super::conf::Archive::Off, &control);
     let mut private =
         Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
     private.wait_ready(START, |_, _| {})?;

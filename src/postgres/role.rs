@@ -6,7 +6,7 @@
 use super::account::Account;
 use super::bin::{self, Bin};
 use super::conf::{self, Archive};
-use super::control::{self, Control, Floors};
+use super::control::{self, Control};
 use super::datadir::{Decision, There, decide};
 use super::{adopt, adoption, hba, initdb, sockets, tree};
 use crate::config::{Settings, StoreUrl};
@@ -44,8 +44,8 @@ impl Place<'_> {
         }
     }
 
-    /// The facts of the real configuration.
-    pub(crate) fn facts(&self, archive: Archive, floors: Floors) -> conf::Facts {
+    /// The facts of the real configuration, for the cluster with this control file.
+    pub(crate) fn facts(&self, archive: Archive, control: &Control) -> conf::Facts {
         conf::Facts {
             memory: crate::facts::memory(),
             processors: crate::facts::processors(),
@@ -56,7 +56,8 @@ impl Place<'_> {
             port: self.settings.pg_port,
             socket_mode: 0o777,
             archive,
-            floors,
+            floors: control.floors,
+            segment: control.wal_segment_size,
             // What cannot be found out bounds nothing more than the smallest volume does.
             volume: tree::size(&self.settings.data).unwrap_or_default(),
             preload: self.bin.libraries(conf::PRELOAD),
@@ -286,7 +287,7 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
     }
     sockets::say(place);
     sockets::remove_stale_lock(place)?;
-    let facts = place.facts(place.archive(), control.floors);
+    let facts = place.facts(place.archive(), control);
     let lacking: Vec<_> = conf::preload(&facts)
         .into_iter()
         .filter(|name| !name.contains('/') && place.bin.libraries(&[name]).is_empty())
