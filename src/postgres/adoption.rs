@@ -9,6 +9,7 @@
 //!
 //! Every step after the move may be done twice. What is looked at before the journal changes nothing.
 
+mod auto;
 mod foreign;
 
 use super::private::Quiet;

@@ -89,8 +89,7 @@ pub fn render(facts: &Facts) -> String {
     set("ident_file", path(&facts.rendered.join("pg_ident.conf")));
     set("listen_addresses", quoted(&facts.listen));
     set("port", facts.port.to_string());
-    let sockets: Vec<_> = facts.sockets.iter().map(|p| listed(&p.display().to_string())).collect();
-    set("unix_socket_directories", quoted(&sockets.join(", ")));
+    set("unix_socket_directories", quoted(&directories(&facts.sockets)));
     set("unix_socket_permissions", format!("{:04o}", facts.socket_mode));
     set("password_encryption", "'scram-sha-256'".to_owned());
     set("tcp_keepalives_idle", "30".to_owned());
@@ -171,6 +170,11 @@ pub fn preload(facts: &Facts) -> Vec<String> {
         }
     }
     all
+}
+
+/// A list of directories.
+pub(super) fn directories(all: &[PathBuf]) -> String {
+    all.iter().map(|p| listed(&p.display().to_string())).collect::<Vec<_>>().join(", ")
 }
 
 /// An entry of a list of directories, whatever is in its name.

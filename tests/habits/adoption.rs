@@ -40,9 +40,14 @@ fn foreign(path: &Path) {
 }
 
 fn single(path: &Path, statement: &str) {
+    single_with(path, &[], statement);
+}
+
+fn single_with(path: &Path, arguments: &[&str], statement: &str) {
     let mut child = as_postgres("postgres")
         .args(["--single", "-D"])
         .arg(path)
+        .args(arguments)
         .arg("postgres")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -190,6 +195,13 @@ fn what_cannot_be_adopted_is_refused_with_the_reason_and_untouched() {
         &put("postgresql.auto.conf", ""),
         "ALTER SYSTEM has set archive_command",
     );
+    for (line, word) in [
+        ("port = '5499'\n", "ALTER SYSTEM has set port"),
+        ("ssl = 'on'\n", "ALTER SYSTEM has set ssl"),
+        ("shared_preload_libraries = 'of_elsewhere'\n", "of_elsewhere is not installed here"),
+    ] {
+        attempt(&put("postgresql.auto.conf", line), &put("postgresql.auto.conf", ""), word);
+    }
     attempt(
         &|old| {
             fs::rename(old.join("pg_wal"), old.join("wal")).unwrap();
@@ -238,6 +250,38 @@ fn what_cannot_be_adopted_is_refused_with_the_reason_and_untouched() {
     };
     attempt(&crashed, &|_| {}, "it was not stopped in order (`in production`)");
     assert!(fs::read(old.join("global/pg_control")).unwrap() != control);
+}
+
+/// What its owner has set by ALTER SYSTEM beats what is rendered; and its prepared transactions need their room.
+#[test]
+fn neither_its_settings_nor_its_prepared_transactions_stop_an_adoption() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("old");
+    foreign(&old);
+    let chown = |owner: &str| {
+        if root() {
+            assert!(Command::new("chown").args(["-R", owner]).arg(&old).status().unwrap().success());
+        }
+    };
+    chown("postgres:postgres");
+    single_with(
+        &old,
+        &["-c", "max_prepared_transactions=5"],
+        "begin\ncreate table late (i int)\nprepare transaction 'later'",
+    );
+    assert_eq!(fs::read_dir(old.join("pg_twophase")).unwrap().count(), 1);
+    fs::write(old.join("postgresql.auto.conf"), "default_transaction_read_only = 'on'\n").unwrap();
+    chown("daemon:daemon");
+    adopt(&mut machine, &old);
+    prepared(&machine);
+    let out = machine.supafly(&["datadir"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fs::write(machine.data().join("pgdata/postgresql.auto.conf"), "").unwrap();
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    machine.sql("commit prepared 'later'").unwrap();
+    machine.sql("select from late").unwrap();
 }
 
 /// Memory is another file system: where a volume of its own is mounted, nothing can be renamed from.

@@ -1,7 +1,8 @@
 //! Clusters of others: where they mostly are, and whether one may be adopted. Nothing is changed here.
 
 use super::super::control::{self, State};
-use super::super::{Place, conf, tree};
+use super::super::{Place, tree};
+use super::auto;
 use crate::config::Settings;
 use crate::exit::Failure;
 use nix::unistd::Uid;
@@ -107,7 +108,7 @@ pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure
         return Err(refusal(format!("{} is not empty", settings.pgdata().display())));
     }
     stopped(place, &source).map_err(refusal)?;
-    within(&source).map_err(refusal)?;
+    within(place, &source).map_err(refusal)?;
     owned(&source).map_err(refusal)?;
     speaks(place, &source).map_err(refusal)?;
     let control = control::read(place.bin, &source)?;
@@ -150,7 +151,7 @@ fn stopped(place: &Place<'_>, source: &Path) -> Result<(), String> {
 }
 
 /// WAL and tables elsewhere would not be in the backups of this volume.
-fn within(source: &Path) -> Result<(), String> {
+fn within(place: &Place<'_>, source: &Path) -> Result<(), String> {
     if fs::symlink_metadata(source.join("pg_wal")).is_ok_and(|m| m.is_symlink()) {
         return Err("pg_wal is a link: move the WAL into the cluster's directory first".to_owned());
     }
@@ -160,14 +161,17 @@ fn within(source: &Path) -> Result<(), String> {
         );
     }
     let auto = fs::read(source.join("postgresql.auto.conf")).unwrap_or_default();
-    let ours = conf::owned_in(&String::from_utf8_lossy(&auto));
-    if ours.is_empty() {
-        return Ok(());
+    auto::fits(&String::from_utf8_lossy(&auto), &|library| installed(place, library))
+}
+
+/// Whether a library is here, as Postgres looks for it: by its path, or among its own.
+fn installed(place: &Place<'_>, library: &str) -> bool {
+    let name = library.strip_prefix("$libdir/").unwrap_or(library);
+    let name = name.strip_suffix(".so").unwrap_or(name);
+    if name.starts_with('/') {
+        return Path::new(&format!("{name}.so")).is_file();
     }
-    Err(format!(
-        "ALTER SYSTEM has set {} there, which is ours here: `alter system reset …` with the image that made it",
-        ours.join(", ")
-    ))
+    !place.bin.libraries(&[name]).is_empty()
 }
 
 /// Only root can give files to Postgres's user.
