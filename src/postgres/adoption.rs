@@ -12,8 +12,9 @@
 mod auto;
 mod foreign;
 
+use super::account::Account;
 use super::private::Quiet;
-use super::{Place, conf, control, initdb, tree};
+use super::{Place, bin, conf, control, initdb, tree};
 use crate::config::{Adopt, Settings};
 use crate::exit::Failure;
 use crate::failpoint;
@@ -71,12 +72,6 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
     match &settings.adopt {
         Adopt::Ask => refuse_found(settings),
         Adopt::Never => Ok(()),
-        // The volume's root was its own; now our services must get through it.
-        Adopt::Path(path) if same(path, &settings.data) && Uid::effective().is_root() => {
-            std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
-                .and_then(|()| fs::set_permissions(&settings.data, fs::Permissions::from_mode(0o755)))
-                .map_err(|e| tree::failed(&settings.data, "set its owner and mode", &e))
-        }
         Adopt::Path(_) => Ok(()),
     }
 }
@@ -94,6 +89,31 @@ fn refuse_found(settings: &Settings) -> Result<(), Failure> {
         path.display(),
         path.display()
     )))
+}
+
+/// Opens a volume whose root is the cluster that is to be adopted: it was that cluster's own, and our services must get
+/// through it. At every boot until it is adopted, because the image that made it closes it whenever it is started between;
+/// and not before it is known that it can be adopted.
+///
+/// # Errors
+/// 77 for what cannot be adopted, untouched; 70 when owner and mode cannot be set.
+pub(crate) fn opened(settings: &Settings) -> Result<(), Failure> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    if unfinished(settings)?.is_none_or(|journal| journal.entries.is_none()) {
+        let Adopt::Path(path) = &settings.adopt else { return Ok(()) };
+        let todo = same(path, &settings.data) && foreign::is_cluster(&settings.data);
+        // Where there is a cluster already, `settle` says what becomes of the other one.
+        if !todo || foreign::occupied(&settings.pgdata()) {
+            return Ok(());
+        }
+        let (bin, postgres) = (bin::find(settings)?, Account::named("postgres")?);
+        foreign::examine(&foreign::Here { settings, bin: &bin, postgres: &postgres }, path)?;
+    }
+    std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
+        .and_then(|()| fs::set_permissions(&settings.data, fs::Permissions::from_mode(0o755)))
+        .map_err(|e| tree::failed(&settings.data, "set its owner and mode", &e))
 }
 
 fn same(a: &Path, b: &Path) -> bool {
@@ -184,7 +204,8 @@ fn resume(place: &Place<'_>, journal: &Journal, fresh: bool) -> Result<(), Failu
 
 fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
     let settings = place.settings;
-    let cluster = foreign::examine(place, path)?;
+    let here = foreign::Here { settings, bin: place.bin, postgres: place.postgres };
+    let cluster = foreign::examine(&here, path)?;
     let journal = Journal {
         source: cluster.source.clone(),
         system_identifier: cluster.system_identifier,

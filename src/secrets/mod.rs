@@ -56,6 +56,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let postgres = if root { user(POSTGRES)? } else { us };
 
     crate::postgres::asked(settings)?;
+    crate::postgres::opened(settings)?;
     directory(&settings.data, 0o755, None)?;
     directory(&own, 0o755, None)?;
     directory(&own.join("journal"), 0o755, None)?;

@@ -144,6 +144,33 @@ fn the_volume_of_an_official_image_whose_root_is_the_cluster_is_adopted() {
     assert_eq!(left, ["pgdata", "supafly"]);
 }
 
+/// Whoever is refused starts the old image once more, which takes all of the volume and closes it.
+#[test]
+fn a_volumes_root_is_looked_at_before_it_is_opened_and_opened_again_when_its_image_closed_it() {
+    let mut machine = Machine::new(&[]);
+    let data = machine.data();
+    foreign(&data);
+    fs::write(data.join("postmaster.pid"), "1\n").unwrap();
+    let look = |path: &Path| fs::metadata(path).map(|m| (m.uid(), m.mode() & 0o7777)).unwrap();
+    let before = look(&data);
+    adopt(&mut machine, &data);
+    refused(&mut machine, &["it runs or was killed", "nothing was touched"]);
+    assert_eq!(look(&data), before, "it was touched");
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
+    prepared(&machine);
+    if root() {
+        assert_eq!(look(&data), (0, 0o755));
+        assert!(Command::new("chown").args(["-R", "daemon:daemon"]).arg(&data).status().unwrap().success());
+    }
+    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    if root() {
+        assert_eq!(look(&data), (0, 0o755));
+    }
+}
+
 #[test]
 fn a_new_cluster_is_made_beside_one_that_is_to_be_left_alone() {
     let mut machine = Machine::new(&[]);

@@ -1,7 +1,9 @@
 //! Clusters of others: where they mostly are, and whether one may be adopted. Nothing is changed here.
 
+use super::super::account::Account;
+use super::super::bin::Bin;
 use super::super::control::{self, State};
-use super::super::{Place, tree};
+use super::super::tree;
 use super::auto;
 use crate::config::Settings;
 use crate::exit::Failure;
@@ -9,6 +11,13 @@ use nix::unistd::Uid;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// What is needed for a look.
+pub(super) struct Here<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) bin: &'a Bin,
+    pub(super) postgres: &'a Account,
+}
 
 /// Where other images have their cluster: below the volume, and below the official image's directory.
 pub(super) fn places(data: &Path, official: &Path) -> Vec<PathBuf> {
@@ -70,7 +79,7 @@ pub(super) fn elsewhere(path: &Path, data: &Path) -> String {
 ///
 /// # Errors
 /// 77 with the reason and what to do.
-pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure> {
+pub(super) fn examine(place: &Here<'_>, path: &Path) -> Result<Cluster, Failure> {
     let settings = place.settings;
     let refusal = |why: String| {
         Failure::refused(format!("SUPAFLY_ADOPT: {}: {why}; nothing was touched", path.display()))
@@ -120,12 +129,12 @@ pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure
     })
 }
 
-fn occupied(path: &Path) -> bool {
+pub(super) fn occupied(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// What was not stopped in order may be running elsewhere, and its WAL may be needed.
-fn stopped(place: &Place<'_>, source: &Path) -> Result<(), String> {
+fn stopped(place: &Here<'_>, source: &Path) -> Result<(), String> {
     let how = "start it once with the image that made it, stop that in order (docker stop), and come back";
     if source.join("postmaster.pid").exists() {
         return Err(format!("postmaster.pid is there, so it runs or was killed: {how}"));
@@ -151,7 +160,7 @@ fn stopped(place: &Place<'_>, source: &Path) -> Result<(), String> {
 }
 
 /// WAL and tables elsewhere would not be in the backups of this volume.
-fn within(place: &Place<'_>, source: &Path) -> Result<(), String> {
+fn within(place: &Here<'_>, source: &Path) -> Result<(), String> {
     if fs::symlink_metadata(source.join("pg_wal")).is_ok_and(|m| m.is_symlink()) {
         return Err("pg_wal is a link: move the WAL into the cluster's directory first".to_owned());
     }
@@ -165,7 +174,7 @@ fn within(place: &Place<'_>, source: &Path) -> Result<(), String> {
 }
 
 /// Whether a library is here, as Postgres looks for it: by its path, or among its own.
-fn installed(place: &Place<'_>, library: &str) -> bool {
+fn installed(place: &Here<'_>, library: &str) -> bool {
     let name = library.strip_prefix("$libdir/").unwrap_or(library);
     let name = name.strip_suffix(".so").unwrap_or(name);
     if name.starts_with('/') {
@@ -188,7 +197,7 @@ fn owned(source: &Path) -> Result<(), String> {
 
 /// A locale that is not here would keep every database down. Its name is in the catalogue, which nobody can read yet; initdb
 /// has written the same one into `postgresql.conf`.
-fn speaks(place: &Place<'_>, source: &Path) -> Result<(), String> {
+fn speaks(place: &Here<'_>, source: &Path) -> Result<(), String> {
     let text = fs::read(source.join("postgresql.conf")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().rev().find_map(|l| l.trim_start().strip_prefix("lc_monetary"));
