@@ -167,7 +167,7 @@ pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
 fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
     let path = journal_path(settings);
     match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+        Ok(text) => parse(&text).map(Some).map_err(|e| {
             Failure::gave_up(format!(
                 "{}: not what `datadir` writes: {e}; remove it when pgdata is whole",
                 path.display()
@@ -175,6 +175,16 @@ fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(tree::failed(&path, "read it", &e)),
+    }
+}
+
+/// Reads a journal; what leads out of the volume's root is none of ours.
+fn parse(text: &[u8]) -> Result<Journal, String> {
+    let journal: Journal = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let named = |name: &String| Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
+    match journal.entries.iter().flatten().find(|name| !named(name)) {
+        Some(name) => Err(format!("`{}` is no name of a file", name.escape_debug())),
+        None => Ok(journal),
     }
 }
 
@@ -333,4 +343,25 @@ fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
         "do $$ begin if pg_catalog.to_regrole('postgres') is null then create role postgres; end if; \
          alter role postgres superuser createdb createrole replication bypassrls login; end $$",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_moves_nothing_from_elsewhere() {
+        let of = |name: &str| {
+            let journal = Journal {
+                source: "/data".into(),
+                system_identifier: 7,
+                entries: Some(vec!["base".to_owned(), name.to_owned()]),
+            };
+            parse(&serde_json::to_vec(&journal).unwrap())
+        };
+        assert_eq!(of("PG_VERSION").unwrap().entries.unwrap(), ["base", "PG_VERSION"]);
+        for name in ["../etc", "/etc/shadow", "..", ".", "", "base/1", "base/"] {
+            assert!(of(name).unwrap_err().contains("is no name of a file"), "{name}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use crate::pooler::choice;
 use crate::store::credentials;
-use files::{Owner, directory, given, random_text, unusable, user, write};
+use files::{Owner, all_ours, directory, given, ours, random_text, unusable, user, write};
 use keys::{Place, World};
 use nix::unistd::Uid;
 use std::collections::BTreeMap;
@@ -60,6 +60,11 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     directory(&settings.data, 0o755, None)?;
     directory(&own, 0o755, None)?;
     directory(&own.join("journal"), 0o755, None)?;
+    // Nobody else writes there.
+    all_ours(&own.join("journal"))?;
+    if own.join("identity.json").exists() {
+        ours(&own.join("identity.json"))?;
+    }
     directory(&own.join("secrets"), 0o711, None)?;
     // Sockets of many users lie side by side here; each file has its own mode.
     directory(&settings.run, 0o711, None)?;
