@@ -80,6 +80,8 @@ fn refuse_found(settings: &Settings) -> Result<(), Failure> {
     let mut found = foreign::found(&foreign::places(&settings.data, Path::new("/var/lib/postgresql")));
     // Made or adopted here: whether it fits this volume's identity, others say.
     found.retain(|(path, _)| *path != settings.pgdata() || !note_path(settings).exists());
+    // What was begun is finished without being asked for again.
+    found.retain(|(path, _)| *path != adopting(settings) || !journal_path(settings).exists());
     let Some((path, major)) = found.first() else { return Ok(()) };
     let others: String =
         found.iter().skip(1).map(|(p, m)| format!(" (and of Postgres {m} in {})", p.display())).collect();
@@ -101,15 +103,19 @@ pub(crate) fn opened(settings: &Settings) -> Result<(), Failure> {
     if !Uid::effective().is_root() {
         return Ok(());
     }
-    if unfinished(settings)?.is_none_or(|journal| journal.entries.is_none()) {
-        let Adopt::Path(path) = &settings.adopt else { return Ok(()) };
-        let todo = same(path, &settings.data) && foreign::is_cluster(&settings.data);
-        // Where there is a cluster already, `settle` says what becomes of the other one.
-        if !todo || foreign::occupied(&settings.pgdata()) {
-            return Ok(());
+    match unfinished(settings)? {
+        Some(Journal { entries: Some(_), .. }) => {}
+        Some(Journal { entries: None, .. }) => return Ok(()),
+        None => {
+            let Adopt::Path(path) = &settings.adopt else { return Ok(()) };
+            let todo = same(path, &settings.data) && foreign::is_cluster(&settings.data);
+            // Where there is a cluster already, `settle` says what becomes of the other one.
+            if !todo || foreign::occupied(&settings.pgdata()) {
+                return Ok(());
+            }
+            let (bin, postgres) = (bin::find(settings)?, Account::named("postgres")?);
+            foreign::examine(&foreign::Here { settings, bin: &bin, postgres: &postgres }, path)?;
         }
-        let (bin, postgres) = (bin::find(settings)?, Account::named("postgres")?);
-        foreign::examine(&foreign::Here { settings, bin: &bin, postgres: &postgres }, path)?;
     }
     std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
         .and_then(|()| fs::set_permissions(&settings.data, fs::Permissions::from_mode(0o755)))
@@ -295,6 +301,16 @@ fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
 fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
     let settings = place.settings;
     let adopting = adopting(settings);
+    let there = control::read(place.bin, &adopting)?.system_identifier;
+    if there != journal.system_identifier {
+        return Err(Failure::refused(format!(
+            "{}: it holds cluster {there}, but cluster {} of {} is to be adopted ({}): move away what does not belong there",
+            adopting.display(),
+            journal.system_identifier,
+            journal.source.display(),
+            journal_path(settings).display()
+        )));
+    }
     let whole = || -> Result<(), Failure> {
         super::role::remove_stale_pid(&adopting)?;
         if Uid::effective().is_root() {

@@ -386,6 +386,31 @@ fn killed_at_each_step_the_cluster_is_in_one_place_and_the_next_boot_goes_on() {
 }
 
 #[test]
+fn what_is_left_of_another_adoption_is_neither_taken_for_the_named_cluster_nor_passed_over() {
+    let mut machine = Machine::new(&[]);
+    let (left, old) = (machine.data().join("pgdata.adopting"), machine.data().join("old"));
+    foreign(&left);
+    refused(&mut machine, &[&format!("SUPAFLY_ADOPT={}", left.display())]);
+    foreign(&old);
+    let before = (tree(&left), tree(&old));
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["left of another adoption", "nothing was touched"]);
+    assert!((tree(&left), tree(&old)) == before, "it was touched");
+    // Put there after an adoption was begun.
+    let aside = machine.data().join("aside");
+    fs::rename(&left, &aside).unwrap();
+    killed_at(&mut machine, "adopt.after-journal");
+    fs::rename(&aside, &left).unwrap();
+    refused(&mut machine, &["but cluster", "is to be adopted"]);
+    assert!((tree(&left), tree(&old)) == before, "it was touched");
+    fs::remove_file(machine.data().join("supafly/journal/adopt.json")).unwrap();
+    adopt(&mut machine, &left);
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+}
+
+#[test]
 fn killed_in_the_move_of_a_volumes_root_every_file_arrives() {
     let mut machine = Machine::new(&[]);
     let data = machine.data();

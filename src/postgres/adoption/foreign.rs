@@ -4,7 +4,7 @@ use super::super::account::Account;
 use super::super::bin::Bin;
 use super::super::control::{self, State};
 use super::super::tree;
-use super::auto;
+use super::{adopting, auto};
 use crate::config::Settings;
 use crate::exit::Failure;
 use nix::unistd::Uid;
@@ -21,7 +21,7 @@ pub(super) struct Here<'a> {
 
 /// Where other images have their cluster: below the volume, and below the official image's directory.
 pub(super) fn places(data: &Path, official: &Path) -> Vec<PathBuf> {
-    let mut all = vec![data.to_path_buf(), data.join("pgdata"), data.join("data")];
+    let mut all = vec![data.to_path_buf(), data.join("pgdata"), data.join("data"), data.join("pgdata.adopting")];
     all.extend(of_majors(data));
     all.extend([official.join("data"), official.join("data/pgdata")]);
     all.extend(of_majors(official));
@@ -115,6 +115,15 @@ pub(super) fn examine(place: &Here<'_>, path: &Path) -> Result<Cluster, Failure>
     }
     if occupied(&settings.pgdata()) && source != settings.pgdata().canonicalize().unwrap_or_default() {
         return Err(refusal(format!("{} is not empty", settings.pgdata().display())));
+    }
+    // Of an adoption whose journal is gone: nobody knows of which cluster it is.
+    let left = adopting(settings);
+    if fs::symlink_metadata(&left).is_ok() && source != left.canonicalize().unwrap_or_default() {
+        return Err(refusal(format!(
+            "{} is there, left of another adoption: adopt that (SUPAFLY_ADOPT={}), or move it away",
+            left.display(),
+            left.display()
+        )));
     }
     stopped(place, &source).map_err(refusal)?;
     within(place, &source).map_err(refusal)?;
@@ -247,8 +256,7 @@ mod tests {
     fn the_places_of_other_images_are_looked_at_and_only_a_cluster_counts() {
         let dir = tempfile::tempdir().unwrap();
         let (data, official) = (dir.path().join("data"), dir.path().join("postgresql"));
-        for cluster in [data.clone(), data.join("pgdata"), official.join("data"), official.join("18/docker")]
-        {
+        for cluster in [data.clone(), data.join("pgdata"), data.join("pgdata.adopting"), official.join("data"), official.join("18/docker")] {
             fs::create_dir_all(cluster.join("global")).unwrap();
             fs::write(cluster.join("PG_VERSION"), "18\n").unwrap();
             fs::write(cluster.join("global/pg_control"), "").unwrap();
@@ -260,7 +268,7 @@ mod tests {
         let found = found(&places(&data, &official));
         let names: Vec<_> =
             found.iter().map(|(p, _)| p.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["data", "data/pgdata", "postgresql/data", "postgresql/18/docker"]);
+        assert_eq!(names, ["data", "data/pgdata", "data/pgdata.adopting", "postgresql/data", "postgresql/18/docker"]);
         assert!(found.iter().all(|(_, major)| major == "18"));
     }
 }
