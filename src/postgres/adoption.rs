@@ -11,6 +11,7 @@
 
 mod auto;
 mod foreign;
+mod mounts;
 
 use super::account::Account;
 use super::private::Quiet;
@@ -222,11 +223,20 @@ fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
     let settings = place.settings;
     let here = foreign::Here { settings, bin: place.bin, postgres: place.postgres };
     let cluster = foreign::examine(&here, path)?;
+    let (names, others) = foreign::entries(&cluster.source, settings)?;
     let journal = Journal {
         source: cluster.source.clone(),
         system_identifier: cluster.system_identifier,
-        entries: cluster.in_root.then(|| foreign::entries(&cluster.source, settings)).transpose()?,
+        entries: cluster.in_root.then_some(names),
     };
+    if cluster.in_root && !others.is_empty() {
+        tracing::warn!(
+            "left in {}, because Postgres gives no such names: {}; what belongs to the cluster is to be moved to {} by hand",
+            cluster.source.display(),
+            others.join(", "),
+            settings.pgdata().display()
+        );
+    }
     tracing::info!(
         source = %journal.source.display(),
         "adopts cluster {} of Postgres {}; its postgresql.conf and pg_hba.conf are not read any more",
@@ -243,6 +253,8 @@ fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
     durable::write(&at, &text, 0o644).map_err(|e| tree::failed(&at, "write this file", &e))?;
     failpoint::hit("adopt.after-journal");
     if let Err(failure) = shift(settings, &journal) {
+        // Only an empty one goes.
+        let _ = fs::remove_dir(adopting(settings));
         if !adopting(settings).exists() {
             forget(settings)?;
         }
@@ -259,8 +271,14 @@ fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
             e.raw_os_error().map(nix::errno::Errno::from_raw),
             Some(nix::errno::Errno::EXDEV | nix::errno::Errno::EBUSY)
         );
-        if crosses {
+        if crosses && !foreign::occupied(&adopting) {
             Failure::refused(foreign::elsewhere(from, &settings.data))
+        } else if crosses {
+            Failure::gave_up(format!(
+                "{}: something is mounted there ({e}), and a part of the cluster is in {} already: put its files into the                  directory itself; the next boot goes on",
+                from.display(),
+                adopting.display()
+            ))
         } else {
             tree::failed(from, &format!("move it to {}", adopting.display()), e)
         }

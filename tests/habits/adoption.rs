@@ -133,15 +133,18 @@ fn the_volume_of_an_official_image_whose_root_is_the_cluster_is_adopted() {
     let mut machine = Machine::new(&[]);
     let data = machine.data();
     foreign(&data);
+    // His own, whatever it is for.
+    fs::write(data.join("dump.sql"), "select 1").unwrap();
     refused(&mut machine, &[&format!("SUPAFLY_ADOPT={}", data.display())]);
     adopt(&mut machine, &data);
     machine.boot();
     machine.wait_ready();
     heirloom(&machine);
+    assert!(machine.log().contains("because Postgres gives no such names: dump.sql"), "{}", machine.tail());
     let mut left: Vec<_> =
         fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["pgdata", "supafly"]);
+    assert_eq!(left, ["dump.sql", "pgdata", "supafly"]);
 }
 
 /// Whoever is refused starts the old image once more, which takes all of the volume and closes it.
@@ -327,6 +330,36 @@ fn a_cluster_on_another_file_system_is_refused_with_where_to_mount_it() {
     adopt(&mut machine, &old);
     refused(&mut machine, &["it is not on the volume", "Mount that volume at"]);
     assert!(tree(&old) == before);
+}
+
+/// A bind mount has the same device, and cannot be renamed all the same.
+#[test]
+fn a_cluster_with_a_mount_in_it_is_refused_before_anything_is_moved() {
+    if !root() {
+        eprintln!("not root: nothing can be mounted, so this is not tried");
+        return;
+    }
+    for in_root in [false, true] {
+        let mut machine = Machine::new(&[]);
+        let old = if in_root { machine.data() } else { machine.data().join("old") };
+        foreign(&old);
+        adopt(&mut machine, &old);
+        prepared(&machine);
+        let before = tree(&old);
+        let out = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", "mount --bind \"$1\" \"$1\"; exec \"$2\" datadir", "sh"])
+            .arg(old.join("pg_wal"))
+            .arg(crate::support::programs::programs().join("supafly"))
+            .env_clear()
+            .envs(&machine.env)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(77), "{said}");
+        assert!(said.contains("something is mounted at") && said.contains("nothing was touched"), "{said}");
+        assert!(tree(&old) == before, "it was touched");
+    }
 }
 
 /// Runs the roles one after the other as the supervisor would, and is killed at `point`.

@@ -4,7 +4,7 @@ use super::super::account::Account;
 use super::super::bin::Bin;
 use super::super::control::{self, State};
 use super::super::tree;
-use super::{adopting, auto};
+use super::{adopting, auto, mounts};
 use crate::config::Settings;
 use crate::exit::Failure;
 use nix::unistd::Uid;
@@ -125,6 +125,7 @@ pub(super) fn examine(place: &Here<'_>, path: &Path) -> Result<Cluster, Failure>
             left.display()
         )));
     }
+    whole(&source, in_root, settings).map_err(refusal)?;
     stopped(place, &source).map_err(refusal)?;
     within(place, &source).map_err(refusal)?;
     owned(&source).map_err(refusal)?;
@@ -166,6 +167,24 @@ fn stopped(place: &Here<'_>, source: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A mount in it could not be moved; where the root of the volume is the cluster, only what moves counts.
+fn whole(source: &Path, in_root: bool, settings: &Settings) -> Result<(), String> {
+    let (all, _) = entries(source, settings).map_err(|e| e.message)?;
+    let parts: Vec<_> = if in_root {
+        all.iter().map(|name| source.join(name)).collect()
+    } else {
+        vec![source.to_path_buf()]
+    };
+    let names: Vec<_> = all.iter().map(|name| source.join(name)).collect();
+    match mounts::first(&parts).or_else(|| mounts::on_another_device(source, &names)) {
+        None => Ok(()),
+        Some(point) => Err(format!(
+            "something is mounted at {}, and the cluster is moved by its name: put the files into the directory itself,              without a mount",
+            point.display()
+        )),
+    }
 }
 
 /// WAL and tables elsewhere would not be in the backups of this volume.
@@ -225,27 +244,54 @@ fn speaks(place: &Here<'_>, source: &Path) -> Result<(), String> {
     ))
 }
 
-/// The names in the volume's root that are the cluster's.
-pub(super) fn entries(root: &Path, settings: &Settings) -> Result<Vec<String>, Failure> {
+/// What Postgres itself has in the directory of a cluster, whatever its major.
+const NAMES: &[&str] = &[
+    "PG_VERSION",
+    "backup_label.old",
+    "backup_manifest",
+    "base",
+    "current_logfiles",
+    "global",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_hba.conf",
+    "pg_ident.conf",
+    "pg_logical",
+    "pg_multixact",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_wal",
+    "pg_xact",
+    "postgresql.auto.conf",
+    "postgresql.conf",
+    "postmaster.opts",
+    "tablespace_map.old",
+];
+
+/// The names in a directory that are a cluster's; and the others, which are neither its nor ours.
+pub(super) fn entries(root: &Path, settings: &Settings) -> Result<(Vec<String>, Vec<String>), Failure> {
     let ours = ["supafly", "pgdata", "pgdata.staging", "pgdata.adopting", "lost+found"];
     let failed = |e: std::io::Error| tree::failed(root, "read this directory", &e);
-    let mut all = Vec::new();
+    let (mut all, mut others) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(root).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else {
-            return Err(Failure::refused(format!(
-                "SUPAFLY_ADOPT: {}: `{}` is no name that Postgres gives; nothing was touched",
-                root.display(),
-                name.to_string_lossy().escape_debug()
-            )));
-        };
-        let store = matches!(&settings.store, crate::config::StoreUrl::File { dir } if dir.starts_with(root.join(name)));
-        if !ours.contains(&name) && !store {
-            all.push(name.to_owned());
+        let store = matches!(&settings.store, crate::config::StoreUrl::File { dir } if dir.starts_with(root.join(&name)));
+        match name.to_str() {
+            Some(name) if NAMES.contains(&name) => all.push(name.to_owned()),
+            Some(name) if ours.contains(&name) || store => {}
+            Some(_) | None => others.push(name.to_string_lossy().escape_debug().to_string()),
         }
     }
     all.sort();
-    Ok(all)
+    others.sort();
+    Ok((all, others))
 }
 
 #[cfg(test)]
