@@ -275,7 +275,8 @@ fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
             Failure::refused(foreign::elsewhere(from, &settings.data))
         } else if crosses {
             Failure::gave_up(format!(
-                "{}: something is mounted there ({e}), and a part of the cluster is in {} already: put its files into the                  directory itself; the next boot goes on",
+                "{}: something is mounted there ({e}), and a part of the cluster is in {} already: put its files into the \
+                 directory itself; the next boot goes on",
                 from.display(),
                 adopting.display()
             ))

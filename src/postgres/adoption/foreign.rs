@@ -181,7 +181,8 @@ fn whole(source: &Path, in_root: bool, settings: &Settings) -> Result<(), String
     match mounts::first(&parts).or_else(|| mounts::on_another_device(source, &names)) {
         None => Ok(()),
         Some(point) => Err(format!(
-            "something is mounted at {}, and the cluster is moved by its name: put the files into the directory itself,              without a mount",
+            "something is mounted at {}, and the cluster is moved by its name: put the files into the directory itself, \
+                 without a mount",
             point.display()
         )),
     }
