@@ -127,25 +127,41 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Adopts what is to be adopted, or goes on with it. `fresh`: nothing says that this volume has, or should have, a cluster
-/// of its own.
+/// Whether this volume has, or should have, a cluster of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing says so.
+    Fresh,
+    /// It has just taken over what another volume archived, and nothing is restored yet.
+    TookOver,
+    /// It has.
+    Settled,
+}
+
+/// Adopts what is to be adopted, or goes on with it.
 ///
 /// # Errors
 /// 77 for what cannot be adopted, untouched; 70 for a step that failed, which the next boot does again.
-pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
+pub(super) fn settle(place: &Place<'_>, standing: Standing) -> Result<(), Failure> {
     let settings = place.settings;
     if let Some(journal) = unfinished(settings)? {
-        return resume(place, &journal, fresh);
-    }
-    if !fresh {
-        return Ok(());
+        return resume(place, &journal, standing);
     }
     let pgdata = settings.pgdata();
+    match standing {
+        Standing::Fresh => {}
+        Standing::TookOver => return not_both(settings),
+        Standing::Settled => {
+            passed_over(settings);
+            return Ok(());
+        }
+    }
     match &settings.adopt {
         Adopt::Path(path) => {
             if foreign::is_cluster(&pgdata)
                 && control::read(place.bin, &pgdata).is_ok_and(|c| is_ours(settings, c.system_identifier))
             {
+                passed_over(settings);
                 return Ok(());
             }
             begin(place, path)
@@ -169,6 +185,33 @@ pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
             None => Ok(()),
         },
     }
+}
+
+/// The cluster that `SUPAFLY_ADOPT` names and that is still there, beside ours.
+fn still_there(settings: &Settings) -> Option<&Path> {
+    match &settings.adopt {
+        Adopt::Path(path) if foreign::is_cluster(path) && !same(path, &settings.pgdata()) => Some(path),
+        Adopt::Path(_) | Adopt::Ask | Adopt::Never => None,
+    }
+}
+
+fn passed_over(settings: &Settings) {
+    let Some(path) = still_there(settings) else { return };
+    tracing::warn!(
+        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has one already in {}: take the setting away, or          give an empty volume to that cluster",
+        path.display(),
+        settings.pgdata().display()
+    );
+}
+
+/// Two clusters for one volume: nobody can know which one was meant.
+fn not_both(settings: &Settings) -> Result<(), Failure> {
+    let Some(path) = still_there(settings) else { return Ok(()) };
+    Err(Failure::refused(format!(
+        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has taken over what is archived in {}; neither was          touched: take SUPAFLY_ADOPT away to restore that, or give the cluster an empty volume and its own SUPAFLY_STORE",
+        path.display(),
+        settings.store
+    )))
 }
 
 fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
@@ -201,7 +244,7 @@ fn forget(settings: &Settings) -> Result<(), Failure> {
     durable::sync_parent(&path).map_err(|e| tree::failed(&path, "make its removal durable", &e))
 }
 
-fn resume(place: &Place<'_>, journal: &Journal, fresh: bool) -> Result<(), Failure> {
+fn resume(place: &Place<'_>, journal: &Journal, standing: Standing) -> Result<(), Failure> {
     let settings = place.settings;
     let adopting = adopting(settings);
     if adopting.exists() {
@@ -216,7 +259,7 @@ fn resume(place: &Place<'_>, journal: &Journal, fresh: bool) -> Result<(), Failu
         return Ok(());
     }
     // Nothing was moved: as if it had not begun.
-    settle(place, fresh)
+    settle(place, standing)
 }
 
 fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {

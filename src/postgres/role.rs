@@ -8,7 +8,8 @@ use super::bin::{self, Bin};
 use super::conf::{self, Archive};
 use super::control::{self, Control};
 use super::datadir::{Decision, There, decide};
-use super::{adopt, adoption, hba, initdb, sockets, tree};
+use super::adoption::{self, Standing};
+use super::{adopt, hba, initdb, sockets, tree};
 use crate::config::{Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use crate::owner::{Cluster, Identity, Origin, cluster, durable};
@@ -125,10 +126,13 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
         }
         Some(_) | None => None,
     };
-    let fresh =
-        identity.origin == Origin::Fresh && identity.system_identifier.is_none() && recorded.is_none();
-    adoption::settle(&place, fresh)?;
-    if fresh {
+    let standing = match (identity.origin, identity.system_identifier, &recorded) {
+        (Origin::Fresh, None, None) => Standing::Fresh,
+        (Origin::Takeover { .. }, None, _) if matches!(there, There::Missing | There::Empty) => Standing::TookOver,
+        (Origin::Fresh | Origin::Takeover { .. }, _, _) => Standing::Settled,
+    };
+    adoption::settle(&place, standing)?;
+    if standing == Standing::Fresh {
         there = look(&bin, &pgdata)?;
     }
     match decide(&pgdata, bin.major, &there, &identity, recorded.as_ref())? {

@@ -193,6 +193,31 @@ fn a_new_cluster_is_made_beside_one_that_is_to_be_left_alone() {
     machine.boot();
     machine.wait_ready();
     assert!(machine.sql("select from heirloom").is_err());
+    let said = format!("the cluster in {} is not adopted, because this volume has one already", old.display());
+    assert!(machine.log().contains(&said), "{}", machine.tail());
+}
+
+#[test]
+fn who_takes_over_an_archive_and_names_a_cluster_is_asked_which_one() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    machine.sql("create table archived ()").unwrap();
+    assert_eq!(machine.stop().code(), Some(0));
+    machine.lose_volume();
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    let old = machine.data().join("old");
+    foreign(&old);
+    let before = tree(&old);
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["is not adopted, because this volume has taken over", "take SUPAFLY_ADOPT away"]);
+    assert!(tree(&old) == before, "it was touched");
+    machine.env.remove("SUPAFLY_ADOPT");
+    machine.boot();
+    machine.wait_ready();
+    machine.sql("select from archived").unwrap();
 }
 
 #[test]
