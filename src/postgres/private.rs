@@ -46,7 +46,7 @@ impl Quiet<'_> {
         tree::remove(&sockets)?;
         tree::make(&sockets, 0o700, self.account)?;
         let facts = alone(facts, pgdata, &sockets);
-        let config = super::write_configuration(&facts, users)?;
+        let config = super::write_configuration(&facts, users, self.account)?;
         let mut command = self.account.command(&self.bin.program("postgres"), self.settings, "QUIT");
         command
             .arg("--single")
@@ -147,7 +147,7 @@ impl Private {
         tree::remove(&sockets)?;
         tree::make(&sockets, 0o700, account)?;
         let facts = alone(facts, pgdata, &sockets);
-        let config = super::write_configuration(&facts, users)?;
+        let config = super::write_configuration(&facts, users, account)?;
         let mut command = account.command(&bin.program("postgres"), settings, "QUIT");
         command.arg("-D").arg(pgdata).arg("-c").arg(format!("config_file={}", config.display()));
         confine(&mut command, &facts);

@@ -75,16 +75,25 @@ impl Place<'_> {
     }
 }
 
-/// Writes the three files and returns the path of `postgresql.conf`.
-pub(crate) fn write_configuration(facts: &conf::Facts, users: &hba::Users) -> Result<PathBuf, Failure> {
+/// Writes the three files and returns the path of `postgresql.conf`, which `reader` alone reads: what somebody gave for an
+/// extension may be secret.
+pub(crate) fn write_configuration(
+    facts: &conf::Facts,
+    users: &hba::Users,
+    reader: &Account,
+) -> Result<PathBuf, Failure> {
     let config = facts.rendered.join("postgresql.conf");
-    for (path, text) in [
-        (facts.rendered.join("pg_hba.conf"), hba::hba()),
-        (facts.rendered.join("pg_ident.conf"), hba::ident(users)),
-        (config.clone(), conf::render(facts)),
+    for (path, text, mode) in [
+        (facts.rendered.join("pg_hba.conf"), hba::hba(), 0o644),
+        (facts.rendered.join("pg_ident.conf"), hba::ident(users), 0o644),
+        (config.clone(), conf::render(facts), 0o640),
     ] {
-        durable::replace(&path, text.as_bytes(), 0o644)
+        durable::replace(&path, text.as_bytes(), mode)
             .map_err(|e| tree::failed(&path, "write this file", &e))?;
+    }
+    if nix::unistd::Uid::effective().is_root() {
+        std::os::unix::fs::chown(&config, Some(0), Some(reader.gid.as_raw()))
+            .map_err(|e| tree::failed(&config, "give it to its group", &e))?;
     }
     Ok(config)
 }
@@ -303,7 +312,7 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
             place.bin.directory.display()
         )));
     }
-    let config = write_configuration(&facts, &place.users())?;
+    let config = write_configuration(&facts, &place.users(), place.postgres)?;
     let program = place.bin.program("postgres");
     let mut command = place.postgres.command(&program, place.settings, "KILL");
     command.args(["-C", "shared_buffers", "-D"]).arg(place.settings.pgdata());
