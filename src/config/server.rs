@@ -41,6 +41,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("wal_level", "it is `logical`, which the archive and replication need"),
     ("fsync", "the archive would hold what the disk does not"),
     ("full_page_writes", "a base backup needs them"),
+    ("data_sync_retry", "what failed to reach the disk would be taken for safe"),
     ("logging_collector", "its log is in `supafly logs` and in the container's"),
     ("log_destination", "its log is in `supafly logs` and in the container's"),
     ("log_line_prefix", "the supervisor reads it"),
@@ -305,6 +306,7 @@ mod tests {
             (&["-i"], "SUPAFLY_PG_LISTEN"),
             (&["-k", "/tmp"], "SUPAFLY_PG_SOCKETS"),
             (&["-F"], "fsync is refused"),
+            (&["--data-sync-retry=on"], "data_sync_retry is refused"),
             // Directives of a configuration file, which would bring in whatever is refused.
             (&["-c", "include_dir=/etc/x"], "include_dir is refused"),
             (&["-c", "recovery_target_time=now"], "a restore is done"),
