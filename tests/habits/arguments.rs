@@ -205,3 +205,34 @@ fn shared_memory_that_is_too_small_for_one_statement_is_said_in_status_and_log()
     machine.wait_ready();
     assert_eq!(machine.row("shared memory"), None);
 }
+
+/// As `docker run --user 1000` has it where the image knows nobody of that number.
+#[test]
+fn a_user_without_a_name_is_told_so() {
+    if !root() {
+        eprintln!("not root: nobody else can be had, so this is not tried");
+        return;
+    }
+    let nobody = 54_321;
+    let machine = Machine::new(&[]);
+    std::os::unix::fs::chown(machine.dir.path(), Some(nobody), Some(nobody)).unwrap();
+    let role = |role: &str| {
+        Command::new("setpriv")
+            .args(["--reuid=54321", "--regid=54321", "--clear-groups"])
+            .arg(programs().join("supafly"))
+            .arg(role)
+            .env_clear()
+            .envs(&machine.env)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    for made in ["secrets", "claim"] {
+        let out = role(made);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let out = role("datadir");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(78), "{said}");
+    assert!(said.contains("uid 54321 has no name in /etc/passwd") && said.contains("--user postgres"), "{said}");
+}
