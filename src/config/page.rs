@@ -124,6 +124,13 @@ pub fn markdown() -> String {
          given to Postgres's user, given the roles `postgres` (superuser) and `supafly`, made durable, and only then renamed to\n\
          `pgdata`. Killed at any step, the next boot goes on where it was. Its own `postgresql.conf` and `pg_hba.conf` are not\n\
          read any more; `postgresql.auto.conf` is.\n\n\
+         What would fail later is refused beforehand: what `ALTER SYSTEM` has set there and is ours here (`port`, `archive_command`),\n\
+         libraries to be loaded that are not installed, something mounted in its directory. Out of the root of a volume only what\n\
+         Postgres itself names there is moved; the rest is left, and said.\n\n\
+         After that the log says what is to be done by hand. Where the system's collations are of another version than where the\n\
+         cluster was made, or nobody knows of which, indexes on texts may miss rows: `reindex database …`, then `alter database …\n\
+         refresh collation version`, in each database that is named. And only SCRAM passwords are let in: a role whose password is\n\
+         kept as md5 needs `alter role … password …` once.\n\n\
          ## Variables of other images\n\n\
          *Same*: it does here what it does there. *Refused*: nothing is started (exit 78), because what was asked for cannot be\n\
          had. *Ignored*: the log and `supafly check` say so.\n",

@@ -11,6 +11,7 @@
 
 mod auto;
 mod foreign;
+mod inherited;
 mod mounts;
 
 use super::account::Account;
@@ -384,7 +385,11 @@ fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
         failpoint::hit("adopt.after-owner");
         superuser(place, &adopting)?;
         failpoint::hit("adopt.after-superuser");
-        initdb::roles(place, &adopting)
+        let answers = initdb::roles(place, &adopting, &inherited::questions(place.bin.major))?;
+        for warning in inherited::words(place.bin.major, &answers) {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
     };
     whole().map_err(|failure| {
         Failure::new(

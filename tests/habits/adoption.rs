@@ -339,6 +339,31 @@ fn neither_its_settings_nor_its_prepared_transactions_stop_an_adoption() {
     machine.sql("select from late").unwrap();
 }
 
+/// Made where texts have another order, by a Postgres that kept passwords as md5.
+#[test]
+fn what_only_its_owner_can_mend_is_said() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("old");
+    foreign(&old);
+    let chown = |owner: &str| {
+        if root() {
+            assert!(Command::new("chown").args(["-R", owner]).arg(&old).status().unwrap().success());
+        }
+    };
+    chown("postgres:postgres");
+    single(&old, "create database shop");
+    single(&old, "update pg_database set datcollversion = '2.1' where datname = 'shop'");
+    single(&old, &format!("create role oldie login password 'md5{}'", "0".repeat(32)));
+    chown("daemon:daemon");
+    adopt(&mut machine, &old);
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    for word in ["shop (C.UTF-8, made with version 2.1, here is unknown)", "passwords: 1 of its roles"] {
+        assert!(machine.log().contains(word), "`{word}` is not said:\n{}", machine.tail());
+    }
+}
+
 /// Memory is another file system: where a volume of its own is mounted, nothing can be renamed from.
 #[test]
 fn a_cluster_on_another_file_system_is_refused_with_where_to_mount_it() {
