@@ -37,7 +37,10 @@ pub(super) fn notices(
             ));
         }
         if settings.pg_settings.iter().next().is_some() {
-            all.push(Notice::News(format!("server settings that were given: {}", settings.pg_settings.names())));
+            all.push(Notice::News(format!(
+                "server settings that were given: {}",
+                settings.pg_settings.names()
+            )));
         }
     }
     let mut same = Vec::new();
@@ -151,7 +154,10 @@ mod tests {
         let all = format!("{:?}", notices(&settings, &env, false));
         assert!(all.contains("given: work_mem, app.key"), "{all}");
         let shown: Vec<_> = settings.shown().collect();
-        assert!(!all.contains("geheim") && !format!("{shown:?} {settings:?}").contains("geheim"), "{shown:?}");
+        assert!(
+            !all.contains("geheim") && !format!("{shown:?} {settings:?}").contains("geheim"),
+            "{shown:?}"
+        );
     }
 
     #[test]

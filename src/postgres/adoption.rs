@@ -73,8 +73,7 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
     }
     match &settings.adopt {
         Adopt::Ask => refuse_found(settings),
-        Adopt::Never => Ok(()),
-        Adopt::Path(_) => Ok(()),
+        Adopt::Never | Adopt::Path(_) => Ok(()),
     }
 }
 
@@ -199,7 +198,8 @@ fn still_there(settings: &Settings) -> Option<&Path> {
 fn passed_over(settings: &Settings) {
     let Some(path) = still_there(settings) else { return };
     tracing::warn!(
-        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has one already in {}: take the setting away, or          give an empty volume to that cluster",
+        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has one already in {}: take the setting away, or \
+         give an empty volume to that cluster",
         path.display(),
         settings.pgdata().display()
     );
@@ -209,7 +209,8 @@ fn passed_over(settings: &Settings) {
 fn not_both(settings: &Settings) -> Result<(), Failure> {
     let Some(path) = still_there(settings) else { return Ok(()) };
     Err(Failure::refused(format!(
-        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has taken over what is archived in {}; neither was          touched: take SUPAFLY_ADOPT away to restore that, or give the cluster an empty volume and its own SUPAFLY_STORE",
+        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has taken over what is archived in {}; neither was \
+         touched: take SUPAFLY_ADOPT away to restore that, or give the cluster an empty volume and its own SUPAFLY_STORE",
         path.display(),
         settings.store
     )))
@@ -232,7 +233,8 @@ fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
 /// Reads a journal; what leads out of the volume's root is none of ours.
 fn parse(text: &[u8]) -> Result<Journal, String> {
     let journal: Journal = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    let named = |name: &String| Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
+    let named =
+        |name: &String| Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
     match journal.entries.iter().flatten().find(|name| !named(name)) {
         Some(name) => Err(format!("`{}` is no name of a file", name.escape_debug())),
         None => Ok(journal),

@@ -134,7 +134,7 @@ pub(super) fn roles(
                 })?;
                 answers.push(asked.iter().map(|row| row.get(0)).collect::<Vec<String>>());
             }
-            Ok(answers)
+            Ok::<_, Failure>(answers)
         };
         let done = done.await;
         drop(client);

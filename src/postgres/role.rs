@@ -4,11 +4,11 @@
 //! before Postgres first starts, so that nothing can be archived below an epoch that belongs to another cluster.
 
 use super::account::Account;
+use super::adoption::{self, Standing};
 use super::bin::{self, Bin};
 use super::conf::{self, Archive};
 use super::control::{self, Control};
 use super::datadir::{Decision, There, decide};
-use super::adoption::{self, Standing};
 use super::{adopt, hba, initdb, sockets, tree};
 use crate::config::{Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
@@ -137,7 +137,9 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
     };
     let standing = match (identity.origin, identity.system_identifier, &recorded) {
         (Origin::Fresh, None, None) => Standing::Fresh,
-        (Origin::Takeover { .. }, None, _) if matches!(there, There::Missing | There::Empty) => Standing::TookOver,
+        (Origin::Takeover { .. }, None, _) if matches!(there, There::Missing | There::Empty) => {
+            Standing::TookOver
+        }
         (Origin::Fresh | Origin::Takeover { .. }, _, _) => Standing::Settled,
     };
     adoption::settle(&place, standing)?;

@@ -144,7 +144,9 @@ pub(super) fn ours(path: &Path) -> Result<(), Failure> {
 
 /// The same for what lies in it.
 pub(super) fn all_ours(path: &Path) -> Result<(), Failure> {
-    for entry in fs::read_dir(path).map_err(|e| unusable(path, "read this directory", &e))?.filter_map(Result::ok) {
+    for entry in
+        fs::read_dir(path).map_err(|e| unusable(path, "read this directory", &e))?.filter_map(Result::ok)
+    {
         no_link(&entry.path())?;
         ours(&entry.path())?;
     }

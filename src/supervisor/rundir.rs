@@ -60,7 +60,9 @@ impl RunDir {
                 "{place}: cannot make the run directory: {e}; set SUPAFLY_RUN to a place that can be written"
             ))
         })?;
-        close(path).map_err(|e| Failure::config(format!("{place}: cannot set the mode of the run directory: {e}")))?;
+        close(path).map_err(|e| {
+            Failure::config(format!("{place}: cannot set the mode of the run directory: {e}"))
+        })?;
         let lock = Lock::take(&path.join("run.lock"), holder).map_err(|e| match e {
             LockError::Busy { holder, .. } => Failure::refused(format!(
                 "{place}: another supervisor uses this run directory: {holder}; stop it, or set SUPAFLY_RUN to another place"

@@ -98,7 +98,9 @@ pub(crate) fn problems(file: &Dockerfile, target: &str, health: &[String]) -> Ve
         found.push(format!("VOLUME is {:?}, not /data", last("VOLUME")));
     }
     // Whatever a package brings with such a bit would be a way to root for every service.
-    let brings = |i: &&Instruction| i.word == "RUN" && i.rest.contains("apt-get install") && !i.rest.contains("-perm /6000");
+    let brings = |i: &&Instruction| {
+        i.word == "RUN" && i.rest.contains("apt-get install") && !i.rest.contains("-perm /6000")
+    };
     found.extend(stage.iter().filter(brings).map(|i| format!("packages keep their setuid bits: {}", i.rest)));
     let settings = stage.iter().filter(|i| i.word == "ENV" && i.rest.contains("SUPAFLY_"));
     found.extend(

@@ -193,7 +193,8 @@ fn a_new_cluster_is_made_beside_one_that_is_to_be_left_alone() {
     machine.boot();
     machine.wait_ready();
     assert!(machine.sql("select from heirloom").is_err());
-    let said = format!("the cluster in {} is not adopted, because this volume has one already", old.display());
+    let said =
+        format!("the cluster in {} is not adopted, because this volume has one already", old.display());
     assert!(machine.log().contains(&said), "{}", machine.tail());
 }
 

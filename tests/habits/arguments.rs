@@ -234,5 +234,8 @@ fn a_user_without_a_name_is_told_so() {
     let out = role("datadir");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(78), "{said}");
-    assert!(said.contains("uid 54321 has no name in /etc/passwd") && said.contains("--user postgres"), "{said}");
+    assert!(
+        said.contains("uid 54321 has no name in /etc/passwd") && said.contains("--user postgres"),
+        "{said}"
+    );
 }

@@ -4,13 +4,8 @@
 use super::super::conf;
 
 /// Where the server is to be found: only the rendered file may say that, because everything here looks there.
-const PLACE: &[&str] = &[
-    "port",
-    "listen_addresses",
-    "unix_socket_directories",
-    "unix_socket_group",
-    "unix_socket_permissions",
-];
+const PLACE: &[&str] =
+    &["port", "listen_addresses", "unix_socket_directories", "unix_socket_group", "unix_socket_permissions"];
 
 /// What is loaded from files that may not be here: at the start, or with every connection.
 const LIBRARIES: &[&str] =
@@ -40,7 +35,8 @@ pub(super) fn fits(auto: &str, installed: &dyn Fn(&str) -> bool) -> Result<(), S
             ));
         }
         let libraries = value.split(',').map(|l| l.trim().trim_matches('"')).filter(|l| !l.is_empty());
-        let lacking: Vec<_> = libraries.filter(|l| LIBRARIES.contains(&name.as_str()) && !installed(l)).collect();
+        let lacking: Vec<_> =
+            libraries.filter(|l| LIBRARIES.contains(&name.as_str()) && !installed(l)).collect();
         if !lacking.is_empty() {
             return Err(format!(
                 "ALTER SYSTEM has set {name} there, and {} is not installed here: {reset}, or install it",
@@ -54,7 +50,9 @@ pub(super) fn fits(auto: &str, installed: &dyn Fn(&str) -> bool) -> Result<(), S
 /// What Postgres takes for a no.
 fn off(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
-    value == "0" || (value.len() > 1 && "off".starts_with(&value)) || ["false", "no"].iter().any(|w| w.starts_with(&value))
+    value == "0"
+        || (value.len() > 1 && "off".starts_with(&value))
+        || ["false", "no"].iter().any(|w| w.starts_with(&value))
 }
 
 /// A line's name, in small letters, and its value without quotes.
@@ -103,7 +101,10 @@ mod tests {
             ("ssl = 'on'", "SUPAFLY_PG_SETTINGS"),
             ("ssl = 'o'", "ssl"),
             ("include 'more.conf'", "includes more.conf"),
-            ("shared_preload_libraries = 'pg_stat_statements, \"times''cale\"'", "times'cale is not installed"),
+            (
+                "shared_preload_libraries = 'pg_stat_statements, \"times''cale\"'",
+                "times'cale is not installed",
+            ),
             ("session_preload_libraries = auto_explain # x", "auto_explain is not installed"),
             ("local_preload_libraries = 'x'", "x is not installed"),
         ] {

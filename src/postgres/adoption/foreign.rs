@@ -21,7 +21,8 @@ pub(super) struct Here<'a> {
 
 /// Where other images have their cluster: below the volume, and below the official image's directory.
 pub(super) fn places(data: &Path, official: &Path) -> Vec<PathBuf> {
-    let mut all = vec![data.to_path_buf(), data.join("pgdata"), data.join("data"), data.join("pgdata.adopting")];
+    let mut all =
+        vec![data.to_path_buf(), data.join("pgdata"), data.join("data"), data.join("pgdata.adopting")];
     all.extend(of_majors(data));
     all.extend([official.join("data"), official.join("data/pgdata")]);
     all.extend(of_majors(official));
@@ -172,11 +173,8 @@ fn stopped(place: &Here<'_>, source: &Path) -> Result<(), String> {
 /// A mount in it could not be moved; where the root of the volume is the cluster, only what moves counts.
 fn whole(source: &Path, in_root: bool, settings: &Settings) -> Result<(), String> {
     let (all, _) = entries(source, settings).map_err(|e| e.message)?;
-    let parts: Vec<_> = if in_root {
-        all.iter().map(|name| source.join(name)).collect()
-    } else {
-        vec![source.to_path_buf()]
-    };
+    let parts: Vec<_> =
+        if in_root { all.iter().map(|name| source.join(name)).collect() } else { vec![source.to_path_buf()] };
     let names: Vec<_> = all.iter().map(|name| source.join(name)).collect();
     match mounts::first(&parts).or_else(|| mounts::on_another_device(source, &names)) {
         None => Ok(()),
@@ -303,7 +301,13 @@ mod tests {
     fn the_places_of_other_images_are_looked_at_and_only_a_cluster_counts() {
         let dir = tempfile::tempdir().unwrap();
         let (data, official) = (dir.path().join("data"), dir.path().join("postgresql"));
-        for cluster in [data.clone(), data.join("pgdata"), data.join("pgdata.adopting"), official.join("data"), official.join("18/docker")] {
+        for cluster in [
+            data.clone(),
+            data.join("pgdata"),
+            data.join("pgdata.adopting"),
+            official.join("data"),
+            official.join("18/docker"),
+        ] {
             fs::create_dir_all(cluster.join("global")).unwrap();
             fs::write(cluster.join("PG_VERSION"), "18\n").unwrap();
             fs::write(cluster.join("global/pg_control"), "").unwrap();
@@ -315,7 +319,10 @@ mod tests {
         let found = found(&places(&data, &official));
         let names: Vec<_> =
             found.iter().map(|(p, _)| p.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["data", "data/pgdata", "data/pgdata.adopting", "postgresql/data", "postgresql/18/docker"]);
+        assert_eq!(
+            names,
+            ["data", "data/pgdata", "data/pgdata.adopting", "postgresql/data", "postgresql/18/docker"]
+        );
         assert!(found.iter().all(|(_, major)| major == "18"));
     }
 }

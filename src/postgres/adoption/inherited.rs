@@ -47,10 +47,17 @@ mod tests {
     #[test]
     fn only_what_there_is_to_do_is_said() {
         assert!(words(17, &[vec![], vec![]]).is_empty());
-        let said = words(17, &[vec!["shop (en_US.utf8, made with version 2.36, here is 2.41)".to_owned()], vec![
-            "3".to_owned(),
-        ]]);
-        assert!(said[0].contains("shop (en_US.utf8") && said[0].contains("refresh collation version"), "{said:?}");
+        let said = words(
+            17,
+            &[
+                vec!["shop (en_US.utf8, made with version 2.36, here is 2.41)".to_owned()],
+                vec!["3".to_owned()],
+            ],
+        );
+        assert!(
+            said[0].contains("shop (en_US.utf8") && said[0].contains("refresh collation version"),
+            "{said:?}"
+        );
         assert!(said[1].starts_with("passwords: 3 of its roles"), "{said:?}");
         let old = words(14, &[vec!["shop (de_DE, made with an unknown version)".to_owned()], vec![]]);
         assert!(old.len() == 1 && old[0].contains("reindex") && !old[0].contains("refresh"), "{old:?}");

@@ -32,7 +32,7 @@ fn plain(escaped: &[u8]) -> PathBuf {
         match digits.and_then(|d| u8::from_str_radix(d, 8).ok()) {
             Some(meant) => {
                 path.push(meant);
-                rest = &after[3..];
+                rest = after.get(3..).unwrap_or_default();
             }
             None => {
                 path.push(*byte);
