@@ -115,7 +115,7 @@ pub fn markdown() -> String {
     text.push_str(
         "\n## A cluster that is there already\n\n\
          A cluster that another image made is never touched unasked. At the first boot of a volume these places are looked at:\n\
-         the volume itself (an official image's volume, mounted at `SUPAFLY_DATA`), `pgdata`, `data` and `<major>/docker` in it,\n\
+         the volume itself (an official image's volume, mounted at `SUPAFLY_DATA`), `pgdata`, `data`, `pgdata.adopting`, `<major>/docker` in it,\n\
          `/var/lib/postgresql/data`, `pgdata` in it, `/var/lib/postgresql/<major>/docker`. If there is one, nothing is started\n\
          (exit 77): its directory is said. Then either `SUPAFLY_ADOPT=<that directory>` adopts it, or `SUPAFLY_ADOPT=never` makes\n\
          a new cluster and leaves it alone.\n\n\
