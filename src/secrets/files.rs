@@ -124,7 +124,7 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
 fn no_link(path: &Path) -> Result<(), Failure> {
     if fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) {
         return Err(Failure::refused(format!(
-            "{}: it is a link, and root does not follow it: put a directory there, or remove the link",
+            "{}: it is a link, and root does not follow it: put what it leads to there, or remove the link",
             path.display()
         )));
     }
@@ -142,7 +142,13 @@ pub(super) fn ours(path: &Path) -> Result<(), Failure> {
         .map_err(|e| unusable(path, "give it to root", &e))
 }
 
-/// The same for what lies in it.
+/// Nor does root read through one: what it leads to would end up in a file for somebody else.
+pub(super) fn no_links(path: &Path) -> Result<(), Failure> {
+    let all = fs::read_dir(path).map_err(|e| unusable(path, "read this directory", &e))?;
+    all.filter_map(Result::ok).try_for_each(|entry| no_link(&entry.path()))
+}
+
+/// Makes all that lies in it ours, and none of it a link.
 pub(super) fn all_ours(path: &Path) -> Result<(), Failure> {
     for entry in
         fs::read_dir(path).map_err(|e| unusable(path, "read this directory", &e))?.filter_map(Result::ok)
@@ -281,6 +287,8 @@ mod tests {
         }
         std::os::unix::fs::symlink(&elsewhere, journal.join("adopt.json")).unwrap();
         assert!(all_ours(&journal).unwrap_err().message.contains("it is a link"));
+        assert!(no_links(&journal).unwrap_err().message.contains("journal/adopt.json: it is a link"));
+        assert!(no_links(&elsewhere).is_ok());
     }
 
     #[test]
