@@ -215,7 +215,8 @@ RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
        hostname libncurses6 libstdc++6 nftables $(sed -n "s/^[a-z]/postgresql-$POSTGRES_VERSION-&/p" /usr/share/supafly/extensions.txt) \
     && apt-get clean \
-    && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/* \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 FROM base AS slim
 COPY --from=parts / /

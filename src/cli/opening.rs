@@ -37,7 +37,10 @@ pub(super) fn notices(
             ));
         }
         if settings.pg_settings.iter().next().is_some() {
-            all.push(Notice::News(format!("server settings that were given: {}", settings.pg_settings)));
+            all.push(Notice::News(format!(
+                "server settings that were given: {}",
+                settings.pg_settings.names()
+            )));
         }
     }
     let mut same = Vec::new();
@@ -138,6 +141,23 @@ mod tests {
         assert!(!said.contains("hunter2") && !said.contains("s3cr3t"), "{said}");
         let (settings, env) = of(&[("BUCKET_NAME", "shop-bucket")]);
         assert!(chosen(&settings, &env).contains("s3://shop-bucket/local"));
+    }
+
+    #[test]
+    fn of_the_server_settings_only_the_names_are_said() {
+        let services = tempfile::tempdir().unwrap();
+        std::fs::write(services.path().join("postgres.toml"), "").unwrap();
+        let (settings, env) = of(&[
+            ("SUPAFLY_PG_SETTINGS", "work_mem=8MB\napp.key=geheim"),
+            ("SUPAFLY_SERVICES", services.path().to_str().unwrap()),
+        ]);
+        let all = format!("{:?}", notices(&settings, &env, false));
+        assert!(all.contains("given: work_mem, app.key"), "{all}");
+        let shown: Vec<_> = settings.shown().collect();
+        assert!(
+            !all.contains("geheim") && !format!("{shown:?} {settings:?}").contains("geheim"),
+            "{shown:?}"
+        );
     }
 
     #[test]

@@ -78,6 +78,9 @@ impl InitdbArgs {
                     return refuse("data and WAL are together in <data>/pgdata");
                 }
                 ("--no-data-checksums", _) => return refuse("a damaged page would get into the backups"),
+                ("--wal-segsize", Some(size)) if segment(size).is_none() => {
+                    return refuse("a power of two from 1 to 1024, in megabytes");
+                }
                 (name, None) if alone && TAKEN.contains(&name) => all.push(name.to_owned()),
                 (name, Some(value)) if TAKEN.contains(&name) && !alone => all.push(format!("{name}={value}")),
                 (_, _) => {
@@ -88,11 +91,23 @@ impl InitdbArgs {
         Ok(InitdbArgs(all))
     }
 
+    /// The size of a segment of WAL that they ask for, in bytes; the later one holds, as for `initdb`.
+    #[must_use]
+    pub fn wal_segment_size(&self) -> Option<u64> {
+        self.0.iter().rev().find_map(|a| segment(a.strip_prefix("--wal-segsize=")?))
+    }
+
     /// Whether they say the locale, so that ours is not said.
     #[must_use]
     pub fn say_locale(&self) -> bool {
         self.0.iter().any(|a| a == "--no-locale" || a.starts_with("--locale="))
     }
+}
+
+/// Megabytes in digits, in bytes.
+fn segment(megabytes: &str) -> Option<u64> {
+    let size: u64 = megabytes.parse().ok()?;
+    (size.is_power_of_two() && size <= 1024).then_some(size << 20)
 }
 
 impl fmt::Display for InitdbArgs {
@@ -113,6 +128,8 @@ mod tests {
         assert_eq!(read(usual).unwrap(), "--locale=C --lc-collate=C --text-search-config=simple");
         assert!(InitdbArgs::from_text(usual).unwrap().say_locale());
         assert_eq!(read("--wal-segsize=64 --no-locale").unwrap(), "--wal-segsize=64 --no-locale");
+        let size = |text: &str| InitdbArgs::from_text(text).unwrap().wal_segment_size();
+        assert_eq!((size("--wal-segsize 64"), size("--locale=C")), (Some(64 << 20), None));
         assert_eq!(read("").unwrap(), "");
     }
 
@@ -126,6 +143,7 @@ mod tests {
             ("--waldir=/wal", "<data>/pgdata"),
             ("-U boss", "postgres"),
             ("--no-data-checksums", "damaged"),
+            ("--wal-segsize=48", "power of two"),
             ("--pwfile=/etc/shadow", "taken are"),
             ("--locale='C'", "quotes"),
             ("--no-sync", "taken are"),

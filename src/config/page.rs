@@ -115,7 +115,7 @@ pub fn markdown() -> String {
     text.push_str(
         "\n## A cluster that is there already\n\n\
          A cluster that another image made is never touched unasked. At the first boot of a volume these places are looked at:\n\
-         the volume itself (an official image's volume, mounted at `SUPAFLY_DATA`), `pgdata`, `data` and `<major>/docker` in it,\n\
+         the volume itself (an official image's volume, mounted at `SUPAFLY_DATA`), `pgdata`, `data`, `pgdata.adopting`, `<major>/docker` in it,\n\
          `/var/lib/postgresql/data`, `pgdata` in it, `/var/lib/postgresql/<major>/docker`. If there is one, nothing is started\n\
          (exit 77): its directory is said. Then either `SUPAFLY_ADOPT=<that directory>` adopts it, or `SUPAFLY_ADOPT=never` makes\n\
          a new cluster and leaves it alone.\n\n\
@@ -124,6 +124,13 @@ pub fn markdown() -> String {
          given to Postgres's user, given the roles `postgres` (superuser) and `supafly`, made durable, and only then renamed to\n\
          `pgdata`. Killed at any step, the next boot goes on where it was. Its own `postgresql.conf` and `pg_hba.conf` are not\n\
          read any more; `postgresql.auto.conf` is.\n\n\
+         What would fail later is refused beforehand: what `ALTER SYSTEM` has set there and is ours here (`port`, `archive_command`),\n\
+         libraries to be loaded that are not installed, something mounted in its directory. Out of the root of a volume only what\n\
+         Postgres itself names there is moved; the rest is left, and said.\n\n\
+         After that the log says what is to be done by hand. Where the system's collations are of another version than where the\n\
+         cluster was made, or nobody knows of which, indexes on texts may miss rows: `reindex database …`, then `alter database …\n\
+         refresh collation version`, in each database that is named. And only SCRAM passwords are let in: a role whose password is\n\
+         kept as md5 needs `alter role … password …` once.\n\n\
          ## Variables of other images\n\n\
          *Same*: it does here what it does there. *Refused*: nothing is started (exit 78), because what was asked for cannot be\n\
          had. *Ignored*: the log and `supafly check` say so.\n",

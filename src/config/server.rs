@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-/// Names and values, in the order in which they were given; each name once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Names and values, in the order in which they were given; each name once. What extensions and programs keep under names
+/// with a dot may be secret: such a value is never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ServerSettings(Vec<(String, String)>);
 
 /// What must be as it is, and what to do instead.
@@ -40,6 +41,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("wal_level", "it is `logical`, which the archive and replication need"),
     ("fsync", "the archive would hold what the disk does not"),
     ("full_page_writes", "a base backup needs them"),
+    ("data_sync_retry", "what failed to reach the disk would be taken for safe"),
     ("logging_collector", "its log is in `supafly logs` and in the container's"),
     ("log_destination", "its log is in `supafly logs` and in the container's"),
     ("log_line_prefix", "the supervisor reads it"),
@@ -56,6 +58,12 @@ impl ServerSettings {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// The names alone, for the log.
+    #[must_use]
+    pub fn names(&self) -> String {
+        self.iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
     }
 
     /// One `name=value` a line; empty lines and lines that begin with `#` say nothing.
@@ -230,8 +238,18 @@ pub(super) fn refusals() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 impl fmt::Display for ServerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let shown = |(name, value): (&str, &str)| {
+            let value = if name.contains('.') { "(not shown)" } else { value };
+            format!("{name}={value}")
+        };
+        let all: Vec<_> = self.iter().map(shown).collect();
         f.write_str(&all.join(", "))
+    }
+}
+
+impl fmt::Debug for ServerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerSettings({self})")
     }
 }
 
@@ -261,8 +279,18 @@ mod tests {
             "my.thing=a=b",
         ]);
         let said = "work_mem=8MB, max_connections=100, shared_buffers=128MB, log_statement_stats=on, ssl=on, \
-                    datestyle=iso, dmy, enable_hashjoin=off, log_min_messages=debug2, my.thing=a=b";
-        assert_eq!(all.unwrap().to_string(), said);
+                    datestyle=iso, dmy, enable_hashjoin=off, log_min_messages=debug2, my.thing=(not shown)";
+        let all = all.unwrap();
+        assert_eq!(all.to_string(), said);
+        assert_eq!(all.get("my.thing"), Some("a=b"));
+    }
+
+    #[test]
+    fn what_may_be_secret_is_shown_nowhere() {
+        let all = of(&["-c", "app.key=geheim", "-c", "work_mem=8MB"]).unwrap();
+        assert_eq!(all.names(), "app.key, work_mem");
+        assert!(!format!("{all} {all:?} {}", all.names()).contains("geheim"));
+        assert!(all.to_text().contains("app.key=geheim\n"));
     }
 
     #[test]
@@ -278,6 +306,7 @@ mod tests {
             (&["-i"], "SUPAFLY_PG_LISTEN"),
             (&["-k", "/tmp"], "SUPAFLY_PG_SOCKETS"),
             (&["-F"], "fsync is refused"),
+            (&["--data-sync-retry=on"], "data_sync_retry is refused"),
             // Directives of a configuration file, which would bring in whatever is refused.
             (&["-c", "include_dir=/etc/x"], "include_dir is refused"),
             (&["-c", "recovery_target_time=now"], "a restore is done"),

@@ -53,6 +53,8 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o644)
+            // Root empties it, and whoever had the volume before could have led us elsewhere.
+            .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)
             .map_err(failed("open"))?;
         match file.try_lock() {
@@ -106,5 +108,15 @@ mod tests {
         drop(first);
         Lock::take(&path, "b").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("lock"), dir.path().join("passwd"));
+        std::fs::write(&elsewhere, "root\n").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(matches!(Lock::take(&path, "x"), Err(LockError::Io { .. })));
+        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "root\n");
     }
 }

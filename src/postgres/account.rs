@@ -36,7 +36,12 @@ impl Account {
                 let own = Group::from_name(&user.name).ok().flatten().filter(|_| uid.is_root());
                 Ok(Account { gid: own.map_or(user.gid, |g| g.gid), name: user.name, uid: user.uid })
             }
-            Ok(None) => Err(missing("it does not exist")),
+            Ok(None) if uid.is_root() => Err(missing("it does not exist")),
+            // Postgres's programs ask for the name of the user that they are.
+            Ok(None) => Err(Failure::config(format!(
+                "uid {uid} has no name in /etc/passwd, and Postgres does not run without one: --user postgres, or mount a \
+                 passwd file that names it"
+            ))),
             Err(e) => Err(missing(&format!("it cannot be looked up: {e}"))),
         }
     }

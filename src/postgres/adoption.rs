@@ -9,10 +9,14 @@
 //!
 //! Every step after the move may be done twice. What is looked at before the journal changes nothing.
 
+mod auto;
 mod foreign;
+mod inherited;
+mod mounts;
 
+use super::account::Account;
 use super::private::Quiet;
-use super::{Place, conf, control, initdb, tree};
+use super::{Place, bin, conf, control, initdb, tree};
 use crate::config::{Adopt, Settings};
 use crate::exit::Failure;
 use crate::failpoint;
@@ -70,14 +74,7 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
     }
     match &settings.adopt {
         Adopt::Ask => refuse_found(settings),
-        Adopt::Never => Ok(()),
-        // The volume's root was its own; now our services must get through it.
-        Adopt::Path(path) if same(path, &settings.data) && Uid::effective().is_root() => {
-            std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
-                .and_then(|()| fs::set_permissions(&settings.data, fs::Permissions::from_mode(0o755)))
-                .map_err(|e| tree::failed(&settings.data, "set its owner and mode", &e))
-        }
-        Adopt::Path(_) => Ok(()),
+        Adopt::Never | Adopt::Path(_) => Ok(()),
     }
 }
 
@@ -97,6 +94,8 @@ fn refuse_found(settings: &Settings) -> Result<(), Failure> {
     let mut found = foreign::found(&foreign::places(&settings.data, Path::new("/var/lib/postgresql")));
     // Made or adopted here: whether it fits this volume's identity, others say.
     found.retain(|(path, _)| *path != settings.pgdata() || !note_path(settings).exists());
+    // What was begun is finished without being asked for again.
+    found.retain(|(path, _)| *path != adopting(settings) || !journal_path(settings).exists());
     let Some((path, major)) = found.first() else { return Ok(()) };
     let others: String =
         found.iter().skip(1).map(|(p, m)| format!(" (and of Postgres {m} in {})", p.display())).collect();
@@ -108,29 +107,74 @@ fn refuse_found(settings: &Settings) -> Result<(), Failure> {
     )))
 }
 
+/// Opens a volume whose root is the cluster that is to be adopted: it was that cluster's own, and our services must get
+/// through it. At every boot until it is adopted, because the image that made it closes it whenever it is started between;
+/// and not before it is known that it can be adopted.
+///
+/// # Errors
+/// 77 for what cannot be adopted, untouched; 70 when owner and mode cannot be set.
+pub(crate) fn opened(settings: &Settings) -> Result<(), Failure> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    match unfinished(settings)? {
+        Some(Journal { entries: Some(_), .. }) => {}
+        Some(Journal { entries: None, .. }) => return Ok(()),
+        None => {
+            let Adopt::Path(path) = &settings.adopt else { return Ok(()) };
+            let todo = same(path, &settings.data) && foreign::is_cluster(&settings.data);
+            // Where there is a cluster already, `settle` says what becomes of the other one.
+            if !todo || foreign::occupied(&settings.pgdata()) {
+                return Ok(());
+            }
+            let (bin, postgres) = (bin::find(settings)?, Account::named("postgres")?);
+            foreign::examine(&foreign::Here { settings, bin: &bin, postgres: &postgres }, path)?;
+        }
+    }
+    std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
+        .and_then(|()| fs::set_permissions(&settings.data, fs::Permissions::from_mode(0o755)))
+        .map_err(|e| tree::failed(&settings.data, "set its owner and mode", &e))
+}
+
 fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Adopts what is to be adopted, or goes on with it. `fresh`: nothing says that this volume has, or should have, a cluster
-/// of its own.
+/// Whether this volume has, or should have, a cluster of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing says so.
+    Fresh,
+    /// It has just taken over what another volume archived, and nothing is restored yet.
+    TookOver,
+    /// It has.
+    Settled,
+}
+
+/// Adopts what is to be adopted, or goes on with it.
 ///
 /// # Errors
 /// 77 for what cannot be adopted, untouched; 70 for a step that failed, which the next boot does again.
-pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
+pub(super) fn settle(place: &Place<'_>, standing: Standing) -> Result<(), Failure> {
     let settings = place.settings;
     if let Some(journal) = unfinished(settings)? {
-        return resume(place, &journal, fresh);
-    }
-    if !fresh {
-        return Ok(());
+        return resume(place, &journal, standing);
     }
     let pgdata = settings.pgdata();
+    match standing {
+        Standing::Fresh => {}
+        Standing::TookOver => return not_both(settings),
+        Standing::Settled => {
+            passed_over(settings);
+            return Ok(());
+        }
+    }
     match &settings.adopt {
         Adopt::Path(path) => {
             if foreign::is_cluster(&pgdata)
                 && control::read(place.bin, &pgdata).is_ok_and(|c| is_ours(settings, c.system_identifier))
             {
+                passed_over(settings);
                 return Ok(());
             }
             begin(place, path)
@@ -156,10 +200,39 @@ pub(super) fn settle(place: &Place<'_>, fresh: bool) -> Result<(), Failure> {
     }
 }
 
+/// The cluster that `SUPAFLY_ADOPT` names and that is still there, beside ours.
+fn still_there(settings: &Settings) -> Option<&Path> {
+    match &settings.adopt {
+        Adopt::Path(path) if foreign::is_cluster(path) && !same(path, &settings.pgdata()) => Some(path),
+        Adopt::Path(_) | Adopt::Ask | Adopt::Never => None,
+    }
+}
+
+fn passed_over(settings: &Settings) {
+    let Some(path) = still_there(settings) else { return };
+    tracing::warn!(
+        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has one already in {}: take the setting away, or \
+         give an empty volume to that cluster",
+        path.display(),
+        settings.pgdata().display()
+    );
+}
+
+/// Two clusters for one volume: nobody can know which one was meant.
+fn not_both(settings: &Settings) -> Result<(), Failure> {
+    let Some(path) = still_there(settings) else { return Ok(()) };
+    Err(Failure::refused(format!(
+        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has taken over what is archived in {}; neither was \
+         touched: take SUPAFLY_ADOPT away to restore that, or give the cluster an empty volume and its own SUPAFLY_STORE",
+        path.display(),
+        settings.store
+    )))
+}
+
 fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
     let path = journal_path(settings);
     match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+        Ok(text) => parse(&text).map(Some).map_err(|e| {
             Failure::gave_up(format!(
                 "{}: not what `datadir` writes: {e}; remove it when pgdata is whole",
                 path.display()
@@ -170,13 +243,24 @@ fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
     }
 }
 
+/// Reads a journal; what leads out of the volume's root is none of ours.
+fn parse(text: &[u8]) -> Result<Journal, String> {
+    let journal: Journal = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let named =
+        |name: &String| Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
+    match journal.entries.iter().flatten().find(|name| !named(name)) {
+        Some(name) => Err(format!("`{}` is no name of a file", name.escape_debug())),
+        None => Ok(journal),
+    }
+}
+
 fn forget(settings: &Settings) -> Result<(), Failure> {
     let path = journal_path(settings);
     tree::remove(&path)?;
     durable::sync_parent(&path).map_err(|e| tree::failed(&path, "make its removal durable", &e))
 }
 
-fn resume(place: &Place<'_>, journal: &Journal, fresh: bool) -> Result<(), Failure> {
+fn resume(place: &Place<'_>, journal: &Journal, standing: Standing) -> Result<(), Failure> {
     let settings = place.settings;
     let adopting = adopting(settings);
     if adopting.exists() {
@@ -191,17 +275,27 @@ fn resume(place: &Place<'_>, journal: &Journal, fresh: bool) -> Result<(), Failu
         return Ok(());
     }
     // Nothing was moved: as if it had not begun.
-    settle(place, fresh)
+    settle(place, standing)
 }
 
 fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
     let settings = place.settings;
-    let cluster = foreign::examine(place, path)?;
+    let here = foreign::Here { settings, bin: place.bin, postgres: place.postgres };
+    let cluster = foreign::examine(&here, path)?;
+    let (names, others) = foreign::entries(&cluster.source, settings)?;
     let journal = Journal {
         source: cluster.source.clone(),
         system_identifier: cluster.system_identifier,
-        entries: cluster.in_root.then(|| foreign::entries(&cluster.source, settings)).transpose()?,
+        entries: cluster.in_root.then_some(names),
     };
+    if cluster.in_root && !others.is_empty() {
+        tracing::warn!(
+            "left in {}, because Postgres gives no such names: {}; what belongs to the cluster is to be moved to {} by hand",
+            cluster.source.display(),
+            others.join(", "),
+            settings.pgdata().display()
+        );
+    }
     tracing::info!(
         source = %journal.source.display(),
         "adopts cluster {} of Postgres {}; its postgresql.conf and pg_hba.conf are not read any more",
@@ -218,6 +312,8 @@ fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
     durable::write(&at, &text, 0o644).map_err(|e| tree::failed(&at, "write this file", &e))?;
     failpoint::hit("adopt.after-journal");
     if let Err(failure) = shift(settings, &journal) {
+        // Only an empty one goes.
+        let _ = fs::remove_dir(adopting(settings));
         if !adopting(settings).exists() {
             forget(settings)?;
         }
@@ -234,8 +330,15 @@ fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
             e.raw_os_error().map(nix::errno::Errno::from_raw),
             Some(nix::errno::Errno::EXDEV | nix::errno::Errno::EBUSY)
         );
-        if crosses {
+        if crosses && !foreign::occupied(&adopting) {
             Failure::refused(foreign::elsewhere(from, &settings.data))
+        } else if crosses {
+            Failure::gave_up(format!(
+                "{}: something is mounted there ({e}), and a part of the cluster is in {} already: put its files into the \
+                 directory itself; the next boot goes on",
+                from.display(),
+                adopting.display()
+            ))
         } else {
             tree::failed(from, &format!("move it to {}", adopting.display()), e)
         }
@@ -276,6 +379,16 @@ fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
 fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
     let settings = place.settings;
     let adopting = adopting(settings);
+    let there = control::read(place.bin, &adopting)?.system_identifier;
+    if there != journal.system_identifier {
+        return Err(Failure::refused(format!(
+            "{}: it holds cluster {there}, but cluster {} of {} is to be adopted ({}): move away what does not belong there",
+            adopting.display(),
+            journal.system_identifier,
+            journal.source.display(),
+            journal_path(settings).display()
+        )));
+    }
     let whole = || -> Result<(), Failure> {
         super::role::remove_stale_pid(&adopting)?;
         if Uid::effective().is_root() {
@@ -287,7 +400,11 @@ fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
         failpoint::hit("adopt.after-owner");
         superuser(place, &adopting)?;
         failpoint::hit("adopt.after-superuser");
-        initdb::roles(place, &adopting)
+        let answers = initdb::roles(place, &adopting, &inherited::questions(place.bin.major))?;
+        for warning in inherited::words(place.bin.major, &answers) {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
     };
     whole().map_err(|failure| {
         Failure::new(
@@ -315,7 +432,7 @@ fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
 /// The role `postgres`, which set-up comes as, must be there and be a superuser. Whoever made the cluster may have named
 /// his superuser as he liked; a postmaster for one user asks for no name.
 fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
-    let facts = place.facts(conf::Archive::Off, control::Floors::default());
+    let facts = place.facts(conf::Archive::Off, &control::read(place.bin, pgdata)?);
     let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
     quiet.single(
         pgdata,
@@ -324,4 +441,25 @@ fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
         "do $$ begin if pg_catalog.to_regrole('postgres') is null then create role postgres; end if; \
          alter role postgres superuser createdb createrole replication bypassrls login; end $$",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_moves_nothing_from_elsewhere() {
+        let of = |name: &str| {
+            let journal = Journal {
+                source: "/data".into(),
+                system_identifier: 7,
+                entries: Some(vec!["base".to_owned(), name.to_owned()]),
+            };
+            parse(&serde_json::to_vec(&journal).unwrap())
+        };
+        assert_eq!(of("PG_VERSION").unwrap().entries.unwrap(), ["base", "PG_VERSION"]);
+        for name in ["../etc", "/etc/shadow", "..", ".", "", "base/1", "base/"] {
+            assert!(of(name).unwrap_err().contains("is no name of a file"), "{name}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! the cluster still wins for what users may set.
 
 use super::control::Floors;
+use super::lsn::SegmentSize;
 use crate::config::ServerSettings;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Facts {
     pub archive: Archive,
     /// What a recovery may not go below.
     pub floors: Floors,
+    /// Size of a segment of WAL in this cluster.
+    pub segment: SegmentSize,
     /// Size of the volume, in bytes.
     pub volume: u64,
     /// Libraries that are there to be loaded at the start; one that is not would keep Postgres down.
@@ -86,8 +89,7 @@ pub fn render(facts: &Facts) -> String {
     set("ident_file", path(&facts.rendered.join("pg_ident.conf")));
     set("listen_addresses", quoted(&facts.listen));
     set("port", facts.port.to_string());
-    let sockets: Vec<_> = facts.sockets.iter().map(|p| listed(&p.display().to_string())).collect();
-    set("unix_socket_directories", quoted(&sockets.join(", ")));
+    set("unix_socket_directories", quoted(&directories(&facts.sockets)));
     set("unix_socket_permissions", format!("{:04o}", facts.socket_mode));
     set("password_encryption", "'scram-sha-256'".to_owned());
     set("tcp_keepalives_idle", "30".to_owned());
@@ -120,8 +122,10 @@ pub fn render(facts: &Facts) -> String {
     set("wal_log_hints", "on".to_owned());
     set("fsync", "on".to_owned());
     set("full_page_writes", "on".to_owned());
-    set("min_wal_size", "80MB".to_owned());
-    set("max_wal_size", "1GB".to_owned());
+    // Postgres does not start with less than two segments.
+    let two = 2 * facts.segment.bytes();
+    set("min_wal_size", megabytes(two.max(80 * MIB)));
+    set("max_wal_size", megabytes(two.max(1024 * MIB)));
     set("checkpoint_completion_target", "0.9".to_owned());
     // A slot that nobody reads holds WAL for ever (the default), until the disk is full and everybody is down. So at most
     // a quarter of the volume: behind that the slot is lost, which its consumer notices, and the database is not.
@@ -166,6 +170,11 @@ pub fn preload(facts: &Facts) -> Vec<String> {
         }
     }
     all
+}
+
+/// A list of directories.
+pub(super) fn directories(all: &[PathBuf]) -> String {
+    all.iter().map(|p| listed(&p.display().to_string())).collect::<Vec<_>>().join(", ")
 }
 
 /// An entry of a list of directories, whatever is in its name.
@@ -263,6 +272,7 @@ mod tests {
             socket_mode: 0o777,
             archive: Archive::On { program: "/usr/bin/supafly".into(), timeout: Duration::from_secs(60) },
             floors: Floors::default(),
+            segment: SegmentSize::DEFAULT,
             volume: 10 << 30,
             preload: vec!["pg_stat_statements".into()],
             given: ServerSettings::default(),
@@ -274,6 +284,16 @@ mod tests {
         for (volume, said) in [(1 << 28, "256MB"), (8 << 30, "2048MB"), (1 << 42, "65536MB")] {
             let text = render(&Facts { volume, ..facts() });
             assert!(text.contains(&format!("\nmax_slot_wal_keep_size = {said}\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_wal_may_be_two_segments_at_least() {
+        for (megabytes, least, most) in [(1, 80, 1024), (16, 80, 1024), (64, 128, 1024), (1024, 2048, 2048)] {
+            let segment = SegmentSize::try_from(megabytes * MIB).unwrap();
+            let text = render(&Facts { segment, ..facts() });
+            let said = format!("\nmin_wal_size = {least}MB\nmax_wal_size = {most}MB\n");
+            assert!(text.contains(&said), "{text}");
         }
     }
 

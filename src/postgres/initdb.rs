@@ -30,11 +30,12 @@ pub(super) fn make(place: &Place<'_>) -> Result<(), Failure> {
     let staging = place.staging();
     let pgdata = settings.pgdata();
     tree::remove(&staging)?;
-    tree::room(&settings.data, NEEDED + SegmentSize::DEFAULT.bytes(), "a new cluster")?;
+    let segment = settings.pg_initdb_args.wal_segment_size().unwrap_or(SegmentSize::DEFAULT.bytes());
+    tree::room(&settings.data, NEEDED + segment, "a new cluster")?;
     tree::make(&staging, 0o750, postgres)?;
     initdb(place, bin, postgres, &staging)?;
     failpoint::hit("datadir.after-initdb");
-    roles(place, &staging)?;
+    roles(place, &staging, &[])?;
     failpoint::hit("datadir.after-roles");
     tree::sync(&staging)?;
     failpoint::hit("datadir.after-fsync");
@@ -105,25 +106,43 @@ impl Drop for PasswordFile {
     }
 }
 
-/// Gives a cluster that is at rest the roles that keeper and the engine need.
-pub(super) fn roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
-    let facts = place.facts(super::conf::Archive::Off, super::control::Floors::default());
+/// Gives a cluster that is at rest the roles that keeper and the engine need; and the first column of what is asked of it
+/// besides.
+pub(super) fn roles(
+    place: &Place<'_>,
+    staging: &Path,
+    questions: &[&str],
+) -> Result<Vec<Vec<String>>, Failure> {
+    let control = super::control::read(place.bin, staging)?;
+    let facts = place.facts(super::conf::Archive::Off, &control);
     let mut private =
         Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
     private.wait_ready(START, |_, _| {})?;
     let sql = grants(place.bin.major);
-    place.runtime.block_on(async {
+    let answers = place.runtime.block_on(async {
         let failed =
             |e: tokio_postgres::Error| private.failure(&format!("refused the role supafly: {}", said(&e)));
         let (client, connection) =
             private.connection().connect(tokio_postgres::NoTls).await.map_err(failed)?;
         let driver = tokio::spawn(connection);
-        let done = client.batch_execute(&sql).await.map_err(failed);
+        let done = async {
+            client.batch_execute(&sql).await.map_err(failed)?;
+            let mut answers = Vec::new();
+            for question in questions {
+                let asked = client.query(*question, &[]).await.map_err(|e| {
+                    private.failure(&format!("does not say what it brings along: {}", said(&e)))
+                })?;
+                answers.push(asked.iter().map(|row| row.get(0)).collect::<Vec<String>>());
+            }
+            Ok::<_, Failure>(answers)
+        };
+        let done = done.await;
         drop(client);
         let _ = driver.await;
         done
     })?;
-    private.stop(STOP)
+    private.stop(STOP)?;
+    Ok(answers)
 }
 
 /// A database error with its cause.

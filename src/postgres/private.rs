@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,7 +45,8 @@ impl Quiet<'_> {
         let sockets = self.settings.run.join("private");
         tree::remove(&sockets)?;
         tree::make(&sockets, 0o700, self.account)?;
-        let config = super::write_configuration(&alone(facts, pgdata, &sockets), users)?;
+        let facts = alone(facts, pgdata, &sockets);
+        let config = super::write_configuration(&facts, users, self.account)?;
         let mut command = self.account.command(&self.bin.program("postgres"), self.settings, "QUIT");
         command
             .arg("--single")
@@ -53,6 +54,7 @@ impl Quiet<'_> {
             .arg(pgdata)
             .arg("-c")
             .arg(format!("config_file={}", config.display()));
+        confine(&mut command, &facts);
         command.args(["-c", "log_min_messages=error", "postgres"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let failed = |e: std::io::Error| Failure::gave_up(format!("postgres --single cannot be run: {e}"));
@@ -92,6 +94,29 @@ fn alone(facts: &conf::Facts, pgdata: &Path, sockets: &Path) -> conf::Facts {
     }
 }
 
+/// Says on the command line what makes a server private, and what could keep it from starting or us from working: the
+/// cluster's `postgresql.auto.conf` beats the rendered file, and may be somebody else's.
+fn confine(command: &mut Command, facts: &conf::Facts) {
+    for (name, value) in [
+        ("listen_addresses", facts.listen.clone()),
+        ("port", facts.port.to_string()),
+        ("unix_socket_directories", conf::directories(&facts.sockets)),
+        ("unix_socket_group", String::new()),
+        ("unix_socket_permissions", format!("{:04o}", facts.socket_mode)),
+        ("ssl", "off".to_owned()),
+        ("shared_preload_libraries", String::new()),
+        ("session_preload_libraries", String::new()),
+        ("local_preload_libraries", String::new()),
+        ("default_transaction_read_only", "off".to_owned()),
+        // What it says is read here.
+        ("logging_collector", "off".to_owned()),
+        ("log_destination", "stderr".to_owned()),
+        ("lc_messages", "C".to_owned()),
+    ] {
+        command.arg("-c").arg(format!("{name}={value}"));
+    }
+}
+
 /// A running private postmaster.
 #[derive(Debug)]
 pub struct Private {
@@ -122,9 +147,10 @@ impl Private {
         tree::remove(&sockets)?;
         tree::make(&sockets, 0o700, account)?;
         let facts = alone(facts, pgdata, &sockets);
-        let config = super::write_configuration(&facts, users)?;
+        let config = super::write_configuration(&facts, users, account)?;
         let mut command = account.command(&bin.program("postgres"), settings, "QUIT");
         command.arg("-D").arg(pgdata).arg("-c").arg(format!("config_file={}", config.display()));
+        confine(&mut command, &facts);
         // Without it the pid file says `ready` only when recovery is over, and no setting can pause the replay.
         command.args(["-c", "hot_standby=off"]);
         let mut child = command
@@ -277,5 +303,45 @@ impl Drop for Private {
             }
         }
         let _ = std::fs::remove_dir_all(&self.sockets);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::control::Floors;
+    use crate::postgres::lsn::SegmentSize;
+
+    #[test]
+    fn what_makes_it_private_is_said_where_the_cluster_cannot_say_otherwise() {
+        let facts = conf::Facts {
+            memory: 1 << 30,
+            processors: 1,
+            pgdata: "/data/pgdata".into(),
+            sockets: vec!["/run/supafly/postgres".into(), "/tmp".into()],
+            rendered: "/run/supafly/postgres".into(),
+            listen: "*".into(),
+            port: 5432,
+            socket_mode: 0o777,
+            archive: conf::Archive::Off,
+            floors: Floors::default(),
+            segment: SegmentSize::DEFAULT,
+            volume: 1 << 30,
+            preload: vec!["x".into()],
+            given: ServerSettings::default(),
+        };
+        let mut command = Command::new("postgres");
+        confine(&mut command, &alone(&facts, Path::new("/data/x"), Path::new("/run/supafly/private")));
+        let said: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        for setting in [
+            "listen_addresses=",
+            "port=5432",
+            "unix_socket_directories=/run/supafly/private",
+            "unix_socket_permissions=0700",
+            "shared_preload_libraries=",
+            "ssl=off",
+        ] {
+            assert!(said.windows(2).any(|pair| pair == ["-c", setting]), "{setting}: {said:?}");
+        }
     }
 }

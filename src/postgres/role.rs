@@ -4,11 +4,12 @@
 //! before Postgres first starts, so that nothing can be archived below an epoch that belongs to another cluster.
 
 use super::account::Account;
+use super::adoption::{self, Standing};
 use super::bin::{self, Bin};
 use super::conf::{self, Archive};
-use super::control::{self, Control, Floors};
+use super::control::{self, Control};
 use super::datadir::{Decision, There, decide};
-use super::{adopt, adoption, hba, initdb, sockets, tree};
+use super::{adopt, hba, initdb, sockets, tree};
 use crate::config::{Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use crate::owner::{Cluster, Identity, Origin, cluster, durable};
@@ -44,8 +45,8 @@ impl Place<'_> {
         }
     }
 
-    /// The facts of the real configuration.
-    pub(crate) fn facts(&self, archive: Archive, floors: Floors) -> conf::Facts {
+    /// The facts of the real configuration, for the cluster with this control file.
+    pub(crate) fn facts(&self, archive: Archive, control: &Control) -> conf::Facts {
         conf::Facts {
             memory: crate::facts::memory(),
             processors: crate::facts::processors(),
@@ -56,7 +57,8 @@ impl Place<'_> {
             port: self.settings.pg_port,
             socket_mode: 0o777,
             archive,
-            floors,
+            floors: control.floors,
+            segment: control.wal_segment_size,
             // What cannot be found out bounds nothing more than the smallest volume does.
             volume: tree::size(&self.settings.data).unwrap_or_default(),
             preload: self.bin.libraries(conf::PRELOAD),
@@ -73,16 +75,25 @@ impl Place<'_> {
     }
 }
 
-/// Writes the three files and returns the path of `postgresql.conf`.
-pub(crate) fn write_configuration(facts: &conf::Facts, users: &hba::Users) -> Result<PathBuf, Failure> {
+/// Writes the three files and returns the path of `postgresql.conf`, which `reader` alone reads: what somebody gave for an
+/// extension may be secret.
+pub(crate) fn write_configuration(
+    facts: &conf::Facts,
+    users: &hba::Users,
+    reader: &Account,
+) -> Result<PathBuf, Failure> {
     let config = facts.rendered.join("postgresql.conf");
-    for (path, text) in [
-        (facts.rendered.join("pg_hba.conf"), hba::hba()),
-        (facts.rendered.join("pg_ident.conf"), hba::ident(users)),
-        (config.clone(), conf::render(facts)),
+    for (path, text, mode) in [
+        (facts.rendered.join("pg_hba.conf"), hba::hba(), 0o644),
+        (facts.rendered.join("pg_ident.conf"), hba::ident(users), 0o644),
+        (config.clone(), conf::render(facts), 0o640),
     ] {
-        durable::replace(&path, text.as_bytes(), 0o644)
+        durable::replace(&path, text.as_bytes(), mode)
             .map_err(|e| tree::failed(&path, "write this file", &e))?;
+    }
+    if nix::unistd::Uid::effective().is_root() {
+        std::os::unix::fs::chown(&config, Some(0), Some(reader.gid.as_raw()))
+            .map_err(|e| tree::failed(&config, "give it to its group", &e))?;
     }
     Ok(config)
 }
@@ -124,10 +135,15 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
         }
         Some(_) | None => None,
     };
-    let fresh =
-        identity.origin == Origin::Fresh && identity.system_identifier.is_none() && recorded.is_none();
-    adoption::settle(&place, fresh)?;
-    if fresh {
+    let standing = match (identity.origin, identity.system_identifier, &recorded) {
+        (Origin::Fresh, None, None) => Standing::Fresh,
+        (Origin::Takeover { .. }, None, _) if matches!(there, There::Missing | There::Empty) => {
+            Standing::TookOver
+        }
+        (Origin::Fresh | Origin::Takeover { .. }, _, _) => Standing::Settled,
+    };
+    adoption::settle(&place, standing)?;
+    if standing == Standing::Fresh {
         there = look(&bin, &pgdata)?;
     }
     match decide(&pgdata, bin.major, &there, &identity, recorded.as_ref())? {
@@ -286,7 +302,7 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
     }
     sockets::say(place);
     sockets::remove_stale_lock(place)?;
-    let facts = place.facts(place.archive(), control.floors);
+    let facts = place.facts(place.archive(), control);
     let lacking: Vec<_> = conf::preload(&facts)
         .into_iter()
         .filter(|name| !name.contains('/') && place.bin.libraries(&[name]).is_empty())
@@ -298,7 +314,7 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
             place.bin.directory.display()
         )));
     }
-    let config = write_configuration(&facts, &place.users())?;
+    let config = write_configuration(&facts, &place.users(), place.postgres)?;
     let program = place.bin.program("postgres");
     let mut command = place.postgres.command(&program, place.settings, "KILL");
     command.args(["-C", "shared_buffers", "-D"]).arg(place.settings.pgdata());

@@ -204,7 +204,7 @@ fn replay(
             survey.plan.base.name, control.system_identifier, survey.cluster.system_identifier
         )));
     }
-    let facts = place.facts(place.archive(), control.floors);
+    let facts = place.facts(place.archive(), &control);
     let mut private =
         Private::start(place.settings, place.bin, place.postgres, staging, &facts, &place.users())?;
     let mut told = Duration::ZERO;

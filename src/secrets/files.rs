@@ -86,6 +86,11 @@ pub(super) fn unusable(path: &Path, verb: &str, e: &io::Error) -> Failure {
 }
 
 pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<(), Failure> {
+    // The volume itself may be somebody else's arrangement; only what is below it is ours to set.
+    let below = path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal");
+    if below {
+        no_link(path)?;
+    }
     match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
@@ -102,8 +107,9 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
         chown(path, Some(owner.uid), Some(owner.gid))
             .map_err(|e| unusable(path, "give it to its user", &e.into()))?;
     }
-    // The volume itself may be somebody else's arrangement; only what is below it is ours to set.
-    let below = path.file_name().is_some_and(|n| n == "supafly" || n == "secrets" || n == "journal");
+    if below && owner.is_none() {
+        ours(path)?;
+    }
     let there = path.metadata().map_err(|e| unusable(path, "look at it", &e))?.uid();
     if owner.is_some() || (below && may_set(there, Uid::effective())) {
         fs::set_permissions(path, Permissions::from_mode(mode))
@@ -112,6 +118,45 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
         close(path, mode)?;
     }
     sync_parent(path)
+}
+
+/// Whoever had the volume before could lead us elsewhere, and root would follow.
+fn no_link(path: &Path) -> Result<(), Failure> {
+    if fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) {
+        return Err(Failure::refused(format!(
+            "{}: it is a link, and root does not follow it: put what it leads to there, or remove the link",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// What root acts on is root's alone: a directory that is there already may be another user's, with all that is in it.
+pub(super) fn ours(path: &Path) -> Result<(), Failure> {
+    let us = Uid::effective();
+    let meta = fs::symlink_metadata(path).map_err(|e| unusable(path, "look at it", &e))?;
+    if !us.is_root() || meta.uid() == us.as_raw() {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(us.as_raw()), Some(Gid::effective().as_raw()))
+        .map_err(|e| unusable(path, "give it to root", &e))
+}
+
+/// Nor does root read through one: what it leads to would end up in a file for somebody else.
+pub(super) fn no_links(path: &Path) -> Result<(), Failure> {
+    let all = fs::read_dir(path).map_err(|e| unusable(path, "read this directory", &e))?;
+    all.filter_map(Result::ok).try_for_each(|entry| no_link(&entry.path()))
+}
+
+/// Makes all that lies in it ours, and none of it a link.
+pub(super) fn all_ours(path: &Path) -> Result<(), Failure> {
+    for entry in
+        fs::read_dir(path).map_err(|e| unusable(path, "read this directory", &e))?.filter_map(Result::ok)
+    {
+        no_link(&entry.path())?;
+        ours(&entry.path())?;
+    }
+    Ok(())
 }
 
 /// Whether a mode can be ours to set. In the image the run directory is root's, and open to whoever it is run as.
@@ -216,6 +261,34 @@ mod tests {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o2770)).unwrap();
         directory(dir.path(), 0o755, None).unwrap();
         assert_eq!(mode(dir.path()), 0o2770);
+    }
+
+    #[test]
+    fn root_follows_no_link_and_takes_what_somebody_else_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, elsewhere) = (dir.path().join("journal"), dir.path().join("elsewhere"));
+        fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &journal).unwrap();
+        let refused = directory(&journal, 0o755, None).unwrap_err();
+        assert!(refused.exit == Exit::Refused && refused.message.contains("it is a link"), "{refused}");
+        fs::remove_file(&journal).unwrap();
+        fs::create_dir(&journal).unwrap();
+        let file = journal.join("made");
+        fs::write(&file, "7\n").unwrap();
+        if Uid::effective().is_root() {
+            for path in [&journal, &file] {
+                std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).unwrap();
+            }
+        }
+        directory(&journal, 0o755, None).unwrap();
+        all_ours(&journal).unwrap();
+        for path in [&journal, &file] {
+            assert_eq!(path.metadata().unwrap().uid(), Uid::effective().as_raw());
+        }
+        std::os::unix::fs::symlink(&elsewhere, journal.join("adopt.json")).unwrap();
+        assert!(all_ours(&journal).unwrap_err().message.contains("it is a link"));
+        assert!(no_links(&journal).unwrap_err().message.contains("journal/adopt.json: it is a link"));
+        assert!(no_links(&elsewhere).is_ok());
     }
 
     #[test]

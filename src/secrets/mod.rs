@@ -24,7 +24,7 @@ use crate::config::{Secret, Settings, StoreUrl};
 use crate::exit::{Exit, Failure};
 use crate::pooler::choice;
 use crate::store::credentials;
-use files::{Owner, directory, given, random_text, unusable, user, write};
+use files::{Owner, all_ours, directory, given, no_links, ours, random_text, unusable, user, write};
 use keys::{Place, World};
 use nix::unistd::Uid;
 use std::collections::BTreeMap;
@@ -56,10 +56,18 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     let postgres = if root { user(POSTGRES)? } else { us };
 
     crate::postgres::asked(settings)?;
+    crate::postgres::opened(settings)?;
     directory(&settings.data, 0o755, None)?;
     directory(&own, 0o755, None)?;
+    no_links(&own)?;
     directory(&own.join("journal"), 0o755, None)?;
+    // Nobody else writes there.
+    all_ours(&own.join("journal"))?;
+    if own.join("identity.json").exists() {
+        ours(&own.join("identity.json"))?;
+    }
     directory(&own.join("secrets"), 0o711, None)?;
+    no_links(&own.join("secrets"))?;
     // Sockets of many users lie side by side here; each file has its own mode.
     directory(&settings.run, 0o711, None)?;
     directory(&settings.pg_socket_dir(), 0o2755, Some(postgres))?;

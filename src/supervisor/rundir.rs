@@ -10,9 +10,28 @@ use crate::os::procfs;
 use crate::os::tags::{self, Tags};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The image has it open, for whoever it is run as. Once that is root, nobody else may put anything there before us.
+fn close(path: &Path) -> std::io::Result<()> {
+    let there = std::fs::metadata(path)?;
+    let us = nix::unistd::Uid::effective();
+    if !us.is_root() || there.uid() != us.as_raw() || there.mode() & 0o7777 != OPEN {
+        return Ok(());
+    }
+    // What holds anything is perhaps the system's /tmp.
+    if std::fs::read_dir(path)?.next().is_none() {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(CLOSED))?;
+    }
+    Ok(())
+}
+
+/// The mode of `/run/supafly` in the image.
+const OPEN: u32 = 0o1777;
+/// Each file in it has its own mode.
+const CLOSED: u32 = 0o711;
 
 /// This life, as written down for the next one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,11 +54,14 @@ impl RunDir {
     /// Makes the directory where it is missing, locks it, ends what a former life left running.
     pub(super) fn prepare(path: &Path, privilege: Privilege, holder: &str) -> Result<RunDir, Failure> {
         let place = path.display();
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(CLOSED).create(path);
         made.map_err(|e| {
             Failure::config(format!(
                 "{place}: cannot make the run directory: {e}; set SUPAFLY_RUN to a place that can be written"
             ))
+        })?;
+        close(path).map_err(|e| {
+            Failure::config(format!("{place}: cannot set the mode of the run directory: {e}"))
         })?;
         let lock = Lock::take(&path.join("run.lock"), holder).map_err(|e| match e {
             LockError::Busy { holder, .. } => Failure::refused(format!(
@@ -114,4 +136,23 @@ fn sweep(former: &Life) {
         std::thread::sleep(Duration::from_millis(10));
     }
     tracing::error!("processes of a former life of this supervisor cannot be ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_images_open_directory_is_closed_before_anything_is_in_it_and_one_that_is_used_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(OPEN)).unwrap();
+        let mode = || dir.path().metadata().unwrap().mode() & 0o7777;
+        open();
+        close(dir.path()).unwrap();
+        assert_eq!(mode(), if nix::unistd::Uid::effective().is_root() { CLOSED } else { OPEN });
+        open();
+        std::fs::write(dir.path().join("somebody's"), "").unwrap();
+        close(dir.path()).unwrap();
+        assert_eq!(mode(), OPEN);
+    }
 }

@@ -69,6 +69,8 @@ fn a_cluster_is_made_whole_adopted_again_and_nothing_is_left_beside_it() {
     assert_eq!(left, ["postgres"], "a password or a socket is left");
     let conf = fs::read_to_string(settings.pg_socket_dir().join("postgresql.conf")).unwrap();
     assert!(conf.contains("archive_mode = off"), "{conf}");
+    let meta = fs::metadata(settings.pg_socket_dir().join("postgresql.conf")).unwrap();
+    assert_eq!((meta.mode() & 0o777, meta.gid()), (0o640, Account::named("postgres").unwrap().gid.as_raw()));
     let identity = Identity::load(&settings.own().join("identity.json")).unwrap().unwrap();
     assert_eq!(identity.system_identifier, Some(made.system_identifier));
 

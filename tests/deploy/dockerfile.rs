@@ -97,6 +97,11 @@ pub(crate) fn problems(file: &Dockerfile, target: &str, health: &[String]) -> Ve
     if !matches!(last("VOLUME"), Some("/data" | "[\"/data\"]")) {
         found.push(format!("VOLUME is {:?}, not /data", last("VOLUME")));
     }
+    // Whatever a package brings with such a bit would be a way to root for every service.
+    let brings = |i: &&Instruction| {
+        i.word == "RUN" && i.rest.contains("apt-get install") && !i.rest.contains("-perm /6000")
+    };
+    found.extend(stage.iter().filter(brings).map(|i| format!("packages keep their setuid bits: {}", i.rest)));
     let settings = stage.iter().filter(|i| i.word == "ENV" && i.rest.contains("SUPAFLY_"));
     found.extend(
         settings.map(|i| format!("ENV {}: lost where the root filesystem runs without it (the VM)", i.rest)),
@@ -145,6 +150,7 @@ fn what_breaks_a_dockerfile_is_refused() {
         ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGKILL", &["STOPSIGNAL", "SIGKILL"]),
         ("VOLUME /data", "VOLUME /var/lib", &["VOLUME", "/var/lib"]),
         ("PGHOST=/run/x", "SUPAFLY_LOG=debug", &["SUPAFLY_LOG", "lost"]),
+        ("COPY a b", "RUN apt-get install -y sudo", &["setuid", "sudo"]),
         ("AS full", "AS whole", &["no target `full`"]),
     ];
     for (place, other, words) in variants {

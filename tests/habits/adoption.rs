@@ -40,9 +40,14 @@ fn foreign(path: &Path) {
 }
 
 fn single(path: &Path, statement: &str) {
+    single_with(path, &[], statement);
+}
+
+fn single_with(path: &Path, arguments: &[&str], statement: &str) {
     let mut child = as_postgres("postgres")
         .args(["--single", "-D"])
         .arg(path)
+        .args(arguments)
         .arg("postgres")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -128,15 +133,45 @@ fn the_volume_of_an_official_image_whose_root_is_the_cluster_is_adopted() {
     let mut machine = Machine::new(&[]);
     let data = machine.data();
     foreign(&data);
+    // His own, whatever it is for.
+    fs::write(data.join("dump.sql"), "select 1").unwrap();
     refused(&mut machine, &[&format!("SUPAFLY_ADOPT={}", data.display())]);
     adopt(&mut machine, &data);
     machine.boot();
     machine.wait_ready();
     heirloom(&machine);
+    assert!(machine.log().contains("because Postgres gives no such names: dump.sql"), "{}", machine.tail());
     let mut left: Vec<_> =
         fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["pgdata", "supafly"]);
+    assert_eq!(left, ["dump.sql", "pgdata", "supafly"]);
+}
+
+/// Whoever is refused starts the old image once more, which takes all of the volume and closes it.
+#[test]
+fn a_volumes_root_is_looked_at_before_it_is_opened_and_opened_again_when_its_image_closed_it() {
+    let mut machine = Machine::new(&[]);
+    let data = machine.data();
+    foreign(&data);
+    fs::write(data.join("postmaster.pid"), "1\n").unwrap();
+    let look = |path: &Path| fs::metadata(path).map(|m| (m.uid(), m.mode() & 0o7777)).unwrap();
+    let before = look(&data);
+    adopt(&mut machine, &data);
+    refused(&mut machine, &["it runs or was killed", "nothing was touched"]);
+    assert_eq!(look(&data), before, "it was touched");
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
+    prepared(&machine);
+    if root() {
+        assert_eq!(look(&data), (0, 0o755));
+        assert!(Command::new("chown").args(["-R", "daemon:daemon"]).arg(&data).status().unwrap().success());
+    }
+    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    if root() {
+        assert_eq!(look(&data), (0, 0o755));
+    }
 }
 
 #[test]
@@ -158,6 +193,32 @@ fn a_new_cluster_is_made_beside_one_that_is_to_be_left_alone() {
     machine.boot();
     machine.wait_ready();
     assert!(machine.sql("select from heirloom").is_err());
+    let said =
+        format!("the cluster in {} is not adopted, because this volume has one already", old.display());
+    assert!(machine.log().contains(&said), "{}", machine.tail());
+}
+
+#[test]
+fn who_takes_over_an_archive_and_names_a_cluster_is_asked_which_one() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    machine.sql("create table archived ()").unwrap();
+    assert_eq!(machine.stop().code(), Some(0));
+    machine.lose_volume();
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    let old = machine.data().join("old");
+    foreign(&old);
+    let before = tree(&old);
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["is not adopted, because this volume has taken over", "take SUPAFLY_ADOPT away"]);
+    assert!(tree(&old) == before, "it was touched");
+    machine.env.remove("SUPAFLY_ADOPT");
+    machine.boot();
+    machine.wait_ready();
+    machine.sql("select from archived").unwrap();
 }
 
 #[test]
@@ -190,6 +251,13 @@ fn what_cannot_be_adopted_is_refused_with_the_reason_and_untouched() {
         &put("postgresql.auto.conf", ""),
         "ALTER SYSTEM has set archive_command",
     );
+    for (line, word) in [
+        ("port = '5499'\n", "ALTER SYSTEM has set port"),
+        ("ssl = 'on'\n", "ALTER SYSTEM has set ssl"),
+        ("shared_preload_libraries = 'of_elsewhere'\n", "of_elsewhere is not installed here"),
+    ] {
+        attempt(&put("postgresql.auto.conf", line), &put("postgresql.auto.conf", ""), word);
+    }
     attempt(
         &|old| {
             fs::rename(old.join("pg_wal"), old.join("wal")).unwrap();
@@ -240,6 +308,63 @@ fn what_cannot_be_adopted_is_refused_with_the_reason_and_untouched() {
     assert!(fs::read(old.join("global/pg_control")).unwrap() != control);
 }
 
+/// What its owner has set by ALTER SYSTEM beats what is rendered; and its prepared transactions need their room.
+#[test]
+fn neither_its_settings_nor_its_prepared_transactions_stop_an_adoption() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("old");
+    foreign(&old);
+    let chown = |owner: &str| {
+        if root() {
+            assert!(Command::new("chown").args(["-R", owner]).arg(&old).status().unwrap().success());
+        }
+    };
+    chown("postgres:postgres");
+    single_with(
+        &old,
+        &["-c", "max_prepared_transactions=5"],
+        "begin\ncreate table late (i int)\nprepare transaction 'later'",
+    );
+    assert_eq!(fs::read_dir(old.join("pg_twophase")).unwrap().count(), 1);
+    fs::write(old.join("postgresql.auto.conf"), "default_transaction_read_only = 'on'\n").unwrap();
+    chown("daemon:daemon");
+    adopt(&mut machine, &old);
+    prepared(&machine);
+    let out = machine.supafly(&["datadir"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fs::write(machine.data().join("pgdata/postgresql.auto.conf"), "").unwrap();
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    machine.sql("commit prepared 'later'").unwrap();
+    machine.sql("select from late").unwrap();
+}
+
+/// Made where texts have another order, by a Postgres that kept passwords as md5.
+#[test]
+fn what_only_its_owner_can_mend_is_said() {
+    let mut machine = Machine::new(&[]);
+    let old = machine.data().join("old");
+    foreign(&old);
+    let chown = |owner: &str| {
+        if root() {
+            assert!(Command::new("chown").args(["-R", owner]).arg(&old).status().unwrap().success());
+        }
+    };
+    chown("postgres:postgres");
+    single(&old, "create database shop");
+    single(&old, "update pg_database set datcollversion = '2.1' where datname = 'shop'");
+    single(&old, &format!("create role oldie login password 'md5{}'", "0".repeat(32)));
+    chown("daemon:daemon");
+    adopt(&mut machine, &old);
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    for word in ["shop (C.UTF-8, made with version 2.1, here is unknown)", "passwords: 1 of its roles"] {
+        assert!(machine.log().contains(word), "`{word}` is not said:\n{}", machine.tail());
+    }
+}
+
 /// Memory is another file system: where a volume of its own is mounted, nothing can be renamed from.
 #[test]
 fn a_cluster_on_another_file_system_is_refused_with_where_to_mount_it() {
@@ -256,6 +381,36 @@ fn a_cluster_on_another_file_system_is_refused_with_where_to_mount_it() {
     adopt(&mut machine, &old);
     refused(&mut machine, &["it is not on the volume", "Mount that volume at"]);
     assert!(tree(&old) == before);
+}
+
+/// A bind mount has the same device, and cannot be renamed all the same.
+#[test]
+fn a_cluster_with_a_mount_in_it_is_refused_before_anything_is_moved() {
+    if !root() {
+        eprintln!("not root: nothing can be mounted, so this is not tried");
+        return;
+    }
+    for in_root in [false, true] {
+        let mut machine = Machine::new(&[]);
+        let old = if in_root { machine.data() } else { machine.data().join("old") };
+        foreign(&old);
+        adopt(&mut machine, &old);
+        prepared(&machine);
+        let before = tree(&old);
+        let out = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", "mount --bind \"$1\" \"$1\"; exec \"$2\" datadir", "sh"])
+            .arg(old.join("pg_wal"))
+            .arg(crate::support::programs::programs().join("supafly"))
+            .env_clear()
+            .envs(&machine.env)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(77), "{said}");
+        assert!(said.contains("something is mounted at") && said.contains("nothing was touched"), "{said}");
+        assert!(tree(&old) == before, "it was touched");
+    }
 }
 
 /// Runs the roles one after the other as the supervisor would, and is killed at `point`.
@@ -312,6 +467,31 @@ fn killed_at_each_step_the_cluster_is_in_one_place_and_the_next_boot_goes_on() {
     machine.wait_ready();
     heirloom(&machine);
     assert!(!machine.data().join("supafly/journal/adopt.json").exists());
+}
+
+#[test]
+fn what_is_left_of_another_adoption_is_neither_taken_for_the_named_cluster_nor_passed_over() {
+    let mut machine = Machine::new(&[]);
+    let (left, old) = (machine.data().join("pgdata.adopting"), machine.data().join("old"));
+    foreign(&left);
+    refused(&mut machine, &[&format!("SUPAFLY_ADOPT={}", left.display())]);
+    foreign(&old);
+    let before = (tree(&left), tree(&old));
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["left of another adoption", "nothing was touched"]);
+    assert!((tree(&left), tree(&old)) == before, "it was touched");
+    // Put there after an adoption was begun.
+    let aside = machine.data().join("aside");
+    fs::rename(&left, &aside).unwrap();
+    killed_at(&mut machine, "adopt.after-journal");
+    fs::rename(&aside, &left).unwrap();
+    refused(&mut machine, &["but cluster", "is to be adopted"]);
+    assert!((tree(&left), tree(&old)) == before, "it was touched");
+    fs::remove_file(machine.data().join("supafly/journal/adopt.json")).unwrap();
+    adopt(&mut machine, &left);
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
 }
 
 #[test]

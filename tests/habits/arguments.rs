@@ -43,7 +43,7 @@ fn arguments_with_a_dash_are_server_settings_that_hold_and_what_was_chosen_is_sa
     assert_eq!(log.matches("chosen: data in ").count(), 1, "{log}");
     for word in [
         "UNPROTECTED",
-        "server settings that were given: random_page_cost=1.5, work_mem=8MB, max_connections=66",
+        "server settings that were given: random_page_cost, work_mem, max_connections",
         "`postgres` as the first word",
         "the password of postgres as given",
     ] {
@@ -204,4 +204,38 @@ fn shared_memory_that_is_too_small_for_one_statement_is_said_in_status_and_log()
     machine.boot();
     machine.wait_ready();
     assert_eq!(machine.row("shared memory"), None);
+}
+
+/// As `docker run --user 1000` has it where the image knows nobody of that number.
+#[test]
+fn a_user_without_a_name_is_told_so() {
+    if !root() {
+        eprintln!("not root: nobody else can be had, so this is not tried");
+        return;
+    }
+    let nobody = 54_321;
+    let machine = Machine::new(&[]);
+    std::os::unix::fs::chown(machine.dir.path(), Some(nobody), Some(nobody)).unwrap();
+    let role = |role: &str| {
+        Command::new("setpriv")
+            .args(["--reuid=54321", "--regid=54321", "--clear-groups"])
+            .arg(programs().join("supafly"))
+            .arg(role)
+            .env_clear()
+            .envs(&machine.env)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    for made in ["secrets", "claim"] {
+        let out = role(made);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let out = role("datadir");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("uid 54321 has no name in /etc/passwd") && said.contains("--user postgres"),
+        "{said}"
+    );
 }

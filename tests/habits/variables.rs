@@ -30,7 +30,7 @@ fn what_cannot_be_had_is_refused_at_once_and_nothing_is_touched() {
 fn what_is_ignored_is_said_and_the_arguments_of_initdb_make_the_cluster() {
     let mut machine = Machine::new(&[
         ("POSTGRES_USER", "postgres".into()),
-        ("POSTGRES_INITDB_ARGS", "--locale=C --data-checksums --wal-segsize=32".into()),
+        ("POSTGRES_INITDB_ARGS", "--locale=C --data-checksums --wal-segsize=64".into()),
         ("GOTRUE_SITE_URL", "https://shop.example".into()),
         ("POSTGRES_HOST", "/var/run/postgresql".into()),
     ]);
@@ -39,7 +39,7 @@ fn what_is_ignored_is_said_and_the_arguments_of_initdb_make_the_cluster() {
     let made = machine
         .sql("select datcollate, current_setting('wal_segment_size'), current_setting('data_checksums') from pg_database where datname = 'postgres'")
         .unwrap();
-    assert_eq!(made, [["C", "32MB", "on"]]);
+    assert_eq!(made, [["C", "64MB", "on"]]);
     let log = machine.log();
     for word in ["GOTRUE_SITE_URL is set and ignored", "POSTGRES_HOST is set and ignored"] {
         assert_eq!(log.matches(word).count(), 1, "{word}\n{log}");

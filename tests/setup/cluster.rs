@@ -133,6 +133,7 @@ impl Cluster {
             socket_mode: 0o777,
             archive: conf::Archive::Off,
             floors: Floors::default(),
+            segment: supafly::postgres::lsn::SegmentSize::DEFAULT,
             volume: 10 << 30,
             preload: supafly::postgres::bin::find(&settings).unwrap().libraries(conf::PRELOAD),
         };

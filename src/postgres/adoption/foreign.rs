@@ -1,7 +1,10 @@
 //! Clusters of others: where they mostly are, and whether one may be adopted. Nothing is changed here.
 
+use super::super::account::Account;
+use super::super::bin::Bin;
 use super::super::control::{self, State};
-use super::super::{Place, conf, tree};
+use super::super::tree;
+use super::{adopting, auto, mounts};
 use crate::config::Settings;
 use crate::exit::Failure;
 use nix::unistd::Uid;
@@ -9,9 +12,17 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// What is needed for a look.
+pub(super) struct Here<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) bin: &'a Bin,
+    pub(super) postgres: &'a Account,
+}
+
 /// Where other images have their cluster: below the volume, and below the official image's directory.
 pub(super) fn places(data: &Path, official: &Path) -> Vec<PathBuf> {
-    let mut all = vec![data.to_path_buf(), data.join("pgdata"), data.join("data")];
+    let mut all =
+        vec![data.to_path_buf(), data.join("pgdata"), data.join("data"), data.join("pgdata.adopting")];
     all.extend(of_majors(data));
     all.extend([official.join("data"), official.join("data/pgdata")]);
     all.extend(of_majors(official));
@@ -69,7 +80,7 @@ pub(super) fn elsewhere(path: &Path, data: &Path) -> String {
 ///
 /// # Errors
 /// 77 with the reason and what to do.
-pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure> {
+pub(super) fn examine(place: &Here<'_>, path: &Path) -> Result<Cluster, Failure> {
     let settings = place.settings;
     let refusal = |why: String| {
         Failure::refused(format!("SUPAFLY_ADOPT: {}: {why}; nothing was touched", path.display()))
@@ -106,8 +117,18 @@ pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure
     if occupied(&settings.pgdata()) && source != settings.pgdata().canonicalize().unwrap_or_default() {
         return Err(refusal(format!("{} is not empty", settings.pgdata().display())));
     }
+    // Of an adoption whose journal is gone: nobody knows of which cluster it is.
+    let left = adopting(settings);
+    if fs::symlink_metadata(&left).is_ok() && source != left.canonicalize().unwrap_or_default() {
+        return Err(refusal(format!(
+            "{} is there, left of another adoption: adopt that (SUPAFLY_ADOPT={}), or move it away",
+            left.display(),
+            left.display()
+        )));
+    }
+    whole(&source, in_root, settings).map_err(refusal)?;
     stopped(place, &source).map_err(refusal)?;
-    within(&source).map_err(refusal)?;
+    within(place, &source).map_err(refusal)?;
     owned(&source).map_err(refusal)?;
     speaks(place, &source).map_err(refusal)?;
     let control = control::read(place.bin, &source)?;
@@ -119,12 +140,12 @@ pub(super) fn examine(place: &Place<'_>, path: &Path) -> Result<Cluster, Failure
     })
 }
 
-fn occupied(path: &Path) -> bool {
+pub(super) fn occupied(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// What was not stopped in order may be running elsewhere, and its WAL may be needed.
-fn stopped(place: &Place<'_>, source: &Path) -> Result<(), String> {
+fn stopped(place: &Here<'_>, source: &Path) -> Result<(), String> {
     let how = "start it once with the image that made it, stop that in order (docker stop), and come back";
     if source.join("postmaster.pid").exists() {
         return Err(format!("postmaster.pid is there, so it runs or was killed: {how}"));
@@ -149,8 +170,24 @@ fn stopped(place: &Place<'_>, source: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// A mount in it could not be moved; where the root of the volume is the cluster, only what moves counts.
+fn whole(source: &Path, in_root: bool, settings: &Settings) -> Result<(), String> {
+    let (all, _) = entries(source, settings).map_err(|e| e.message)?;
+    let parts: Vec<_> =
+        if in_root { all.iter().map(|name| source.join(name)).collect() } else { vec![source.to_path_buf()] };
+    let names: Vec<_> = all.iter().map(|name| source.join(name)).collect();
+    match mounts::first(&parts).or_else(|| mounts::on_another_device(source, &names)) {
+        None => Ok(()),
+        Some(point) => Err(format!(
+            "something is mounted at {}, and the cluster is moved by its name: put the files into the directory itself, \
+                 without a mount",
+            point.display()
+        )),
+    }
+}
+
 /// WAL and tables elsewhere would not be in the backups of this volume.
-fn within(source: &Path) -> Result<(), String> {
+fn within(place: &Here<'_>, source: &Path) -> Result<(), String> {
     if fs::symlink_metadata(source.join("pg_wal")).is_ok_and(|m| m.is_symlink()) {
         return Err("pg_wal is a link: move the WAL into the cluster's directory first".to_owned());
     }
@@ -160,14 +197,17 @@ fn within(source: &Path) -> Result<(), String> {
         );
     }
     let auto = fs::read(source.join("postgresql.auto.conf")).unwrap_or_default();
-    let ours = conf::owned_in(&String::from_utf8_lossy(&auto));
-    if ours.is_empty() {
-        return Ok(());
+    auto::fits(&String::from_utf8_lossy(&auto), &|library| installed(place, library))
+}
+
+/// Whether a library is here, as Postgres looks for it: by its path, or among its own.
+fn installed(place: &Here<'_>, library: &str) -> bool {
+    let name = library.strip_prefix("$libdir/").unwrap_or(library);
+    let name = name.strip_suffix(".so").unwrap_or(name);
+    if name.starts_with('/') {
+        return Path::new(&format!("{name}.so")).is_file();
     }
-    Err(format!(
-        "ALTER SYSTEM has set {} there, which is ours here: `alter system reset …` with the image that made it",
-        ours.join(", ")
-    ))
+    !place.bin.libraries(&[name]).is_empty()
 }
 
 /// Only root can give files to Postgres's user.
@@ -184,7 +224,7 @@ fn owned(source: &Path) -> Result<(), String> {
 
 /// A locale that is not here would keep every database down. Its name is in the catalogue, which nobody can read yet; initdb
 /// has written the same one into `postgresql.conf`.
-fn speaks(place: &Place<'_>, source: &Path) -> Result<(), String> {
+fn speaks(place: &Here<'_>, source: &Path) -> Result<(), String> {
     let text = fs::read(source.join("postgresql.conf")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().rev().find_map(|l| l.trim_start().strip_prefix("lc_monetary"));
@@ -203,27 +243,54 @@ fn speaks(place: &Place<'_>, source: &Path) -> Result<(), String> {
     ))
 }
 
-/// The names in the volume's root that are the cluster's.
-pub(super) fn entries(root: &Path, settings: &Settings) -> Result<Vec<String>, Failure> {
+/// What Postgres itself has in the directory of a cluster, whatever its major.
+const NAMES: &[&str] = &[
+    "PG_VERSION",
+    "backup_label.old",
+    "backup_manifest",
+    "base",
+    "current_logfiles",
+    "global",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_hba.conf",
+    "pg_ident.conf",
+    "pg_logical",
+    "pg_multixact",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_wal",
+    "pg_xact",
+    "postgresql.auto.conf",
+    "postgresql.conf",
+    "postmaster.opts",
+    "tablespace_map.old",
+];
+
+/// The names in a directory that are a cluster's; and the others, which are neither its nor ours.
+pub(super) fn entries(root: &Path, settings: &Settings) -> Result<(Vec<String>, Vec<String>), Failure> {
     let ours = ["supafly", "pgdata", "pgdata.staging", "pgdata.adopting", "lost+found"];
     let failed = |e: std::io::Error| tree::failed(root, "read this directory", &e);
-    let mut all = Vec::new();
+    let (mut all, mut others) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(root).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else {
-            return Err(Failure::refused(format!(
-                "SUPAFLY_ADOPT: {}: `{}` is no name that Postgres gives; nothing was touched",
-                root.display(),
-                name.to_string_lossy().escape_debug()
-            )));
-        };
-        let store = matches!(&settings.store, crate::config::StoreUrl::File { dir } if dir.starts_with(root.join(name)));
-        if !ours.contains(&name) && !store {
-            all.push(name.to_owned());
+        let store = matches!(&settings.store, crate::config::StoreUrl::File { dir } if dir.starts_with(root.join(&name)));
+        match name.to_str() {
+            Some(name) if NAMES.contains(&name) => all.push(name.to_owned()),
+            Some(name) if ours.contains(&name) || store => {}
+            Some(_) | None => others.push(name.to_string_lossy().escape_debug().to_string()),
         }
     }
     all.sort();
-    Ok(all)
+    others.sort();
+    Ok((all, others))
 }
 
 #[cfg(test)]
@@ -234,8 +301,13 @@ mod tests {
     fn the_places_of_other_images_are_looked_at_and_only_a_cluster_counts() {
         let dir = tempfile::tempdir().unwrap();
         let (data, official) = (dir.path().join("data"), dir.path().join("postgresql"));
-        for cluster in [data.clone(), data.join("pgdata"), official.join("data"), official.join("18/docker")]
-        {
+        for cluster in [
+            data.clone(),
+            data.join("pgdata"),
+            data.join("pgdata.adopting"),
+            official.join("data"),
+            official.join("18/docker"),
+        ] {
             fs::create_dir_all(cluster.join("global")).unwrap();
             fs::write(cluster.join("PG_VERSION"), "18\n").unwrap();
             fs::write(cluster.join("global/pg_control"), "").unwrap();
@@ -247,7 +319,10 @@ mod tests {
         let found = found(&places(&data, &official));
         let names: Vec<_> =
             found.iter().map(|(p, _)| p.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["data", "data/pgdata", "postgresql/data", "postgresql/18/docker"]);
+        assert_eq!(
+            names,
+            ["data", "data/pgdata", "data/pgdata.adopting", "postgresql/data", "postgresql/18/docker"]
+        );
         assert!(found.iter().all(|(_, major)| major == "18"));
     }
 }
