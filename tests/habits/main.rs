@@ -14,4 +14,6 @@ mod support;
 
 mod adoption;
 mod arguments;
+mod clusters;
+mod killed;
 mod variables;
