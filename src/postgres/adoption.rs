@@ -49,12 +49,19 @@ fn adopting(settings: &Settings) -> PathBuf {
     settings.data.join("pgdata.adopting")
 }
 
+fn identity_path(settings: &Settings) -> PathBuf {
+    settings.own().join("identity.json")
+}
+
 /// Notes that the cluster in `staging`, which is about to get its name, is ours.
 pub(super) fn note_ours(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
-    let id = control::read(place.bin, staging)?.system_identifier;
-    let note = note_path(place.settings);
-    durable::write(&note, format!("{id}\n").as_bytes(), 0o644)
-        .map_err(|e| tree::failed(&note, "write this file", &e))
+    note(place.settings, control::read(place.bin, staging)?.system_identifier)
+}
+
+fn note(settings: &Settings, system_identifier: u64) -> Result<(), Failure> {
+    let path = note_path(settings);
+    durable::write(&path, format!("{system_identifier}\n").as_bytes(), 0o644)
+        .map_err(|e| tree::failed(&path, "write this file", &e))
 }
 
 /// Whether a cluster is one that was made or adopted here.
@@ -68,9 +75,8 @@ fn is_ours(settings: &Settings, system_identifier: u64) -> bool {
 /// # Errors
 /// 77 with its directory and both ways on.
 pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
-    let identity = settings.own().join("identity.json");
-    if identity.exists() {
-        return remember(settings, &identity);
+    if identity_path(settings).exists() {
+        return Ok(());
     }
     match &settings.adopt {
         Adopt::Ask => refuse_found(settings),
@@ -79,15 +85,18 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// A volume of a supafly that wrote no note yet: its identity knows the cluster. `claim` may forget that, when a store is set
-/// for the first time, so it is noted before.
-fn remember(settings: &Settings, identity: &Path) -> Result<(), Failure> {
-    let note = note_path(settings);
+/// for the first time, so it is noted before; and not before it is known that no link leads elsewhere. Killed in it, the
+/// next boot does it.
+///
+/// # Errors
+/// 70 when the note cannot be written.
+pub(crate) fn remembered(settings: &Settings) -> Result<(), Failure> {
+    if note_path(settings).exists() {
+        return Ok(());
+    }
     // What is wrong with an identity, those say who work with it.
-    let known = Identity::load(identity).ok().flatten().and_then(|identity| identity.system_identifier);
-    let Some(id) = known.filter(|_| !note.exists()) else { return Ok(()) };
-    let written = note.parent().map_or(Ok(()), fs::create_dir_all);
-    let written = written.and_then(|()| durable::write(&note, format!("{id}\n").as_bytes(), 0o644));
-    written.map_err(|e| tree::failed(&note, "write this file", &e))
+    let identity = Identity::load(&identity_path(settings)).ok().flatten();
+    identity.and_then(|identity| identity.system_identifier).map_or(Ok(()), |id| note(settings, id))
 }
 
 fn refuse_found(settings: &Settings) -> Result<(), Failure> {
