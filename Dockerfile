@@ -144,7 +144,8 @@ ARG TARGETARCH
 ARG REGISTRY_PGBOUNCER_VERSION
 ARG REGISTRY_PGBOUNCER_AMD64_SHA256
 ARG REGISTRY_PGBOUNCER_ARM64_SHA256
-RUN site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1) \
+# Only after `update` apt knows where it takes its packages from.
+RUN apt-get update -qq && site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1) && [ -n "$site" ] \
     && echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site sid main" > /etc/apt/sources.list.d/sid.list \
     && apt-get update -qq -o Acquire::Check-Valid-Until=false && cd /tmp && apt-get download -qq "pgbouncer=$REGISTRY_PGBOUNCER_VERSION" \
     && case "$TARGETARCH" in amd64) sum=$REGISTRY_PGBOUNCER_AMD64_SHA256 ;; arm64) sum=$REGISTRY_PGBOUNCER_ARM64_SHA256 ;; esac \
