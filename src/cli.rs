@@ -209,16 +209,12 @@ fn own_executable() -> Result<PathBuf, Failure> {
 }
 
 fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<Exit, Failure> {
-    let crypto = walg::crypto_variables(&facts::environment());
-    if !crypto.is_empty() {
-        return Err(Failure::config(format!(
-            "{}: the backup engine's client-side encryption is not supported, because the WAL that we write would not \
-             match; use the store's own (S3_SSE)",
-            crypto.join(", ")
-        )));
-    }
     let environment = facts::environment();
+    walg::no_crypto(&environment)?;
     opening::refuse(settings, &environment)?;
+    if let Some(why) = settings.contradiction() {
+        return Err(Failure::config(why));
+    }
     let variables = fates(settings, &environment)
         .into_iter()
         .map(|(name, fate)| Variable { name, fate: fate.word(), why: fate.why().to_owned() })

@@ -43,6 +43,8 @@ pub(super) fn notices(
             )));
         }
     }
+    // A volume that has its cluster needs neither, and starts; for one that has none `claim` and `datadir` decide.
+    all.extend(settings.contradiction().map(Notice::Warning));
     let mut same = Vec::new();
     for (name, fate) in fates(settings, env) {
         match fate {
@@ -157,6 +159,22 @@ mod tests {
         assert!(
             !all.contains("geheim") && !format!("{shown:?} {settings:?}").contains("geheim"),
             "{shown:?}"
+        );
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_said_and_do_not_keep_a_settled_volume_down() {
+        let (settings, env) = of(&[
+            ("SUPAFLY_ADOPT", "/data/old"),
+            ("SUPAFLY_TAKEOVER", "3"),
+            ("SUPAFLY_STORE", "s3://shop/p"),
+            ("SUPAFLY_SERVICES", "/nowhere"),
+        ]);
+        assert!(refuse(&settings, &env).is_ok());
+        let all = notices(&settings, &env, false);
+        assert!(
+            matches!(all.as_slice(), [Notice::Warning(w)] if w.contains("contradict each other")),
+            "{all:?}"
         );
     }
 

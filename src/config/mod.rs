@@ -167,6 +167,26 @@ impl Settings {
         }
     }
 
+    /// What two settings say against each other. A volume that has its cluster needs neither any more, so it still starts with
+    /// both; `auto` takes nothing where there is no owner, and whether there is one `claim` sees.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        match (&self.adopt, self.takeover, &self.store) {
+            (Adopt::Path(path), Takeover::Epoch(epoch), StoreUrl::S3 { .. } | StoreUrl::File { .. }) => {
+                Some(format!(
+                    "SUPAFLY_ADOPT={} and SUPAFLY_TAKEOVER={epoch} contradict each other: a new volume holds either that cluster or \
+                     what is archived in {}. Take SUPAFLY_ADOPT away to restore what is archived, or SUPAFLY_TAKEOVER to adopt \
+                     the cluster, with an empty SUPAFLY_STORE",
+                    path.display(),
+                    self.store
+                ))
+            }
+            (Adopt::Path(_), Takeover::Never | Takeover::Auto, _)
+            | (Adopt::Path(_), Takeover::Epoch(_), StoreUrl::None)
+            | (Adopt::Ask | Adopt::Never, _, _) => None,
+        }
+    }
+
     /// `<data>/pgdata`
     #[must_use]
     pub fn pgdata(&self) -> PathBuf {

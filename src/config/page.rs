@@ -124,6 +124,10 @@ pub fn markdown() -> String {
          given to Postgres's user, given the roles `postgres` (superuser) and `supafly`, made durable, and only then renamed to\n\
          `pgdata`. Killed at any step, the next boot goes on where it was. Its own `postgresql.conf` and `pg_hba.conf` are not\n\
          read any more; `postgresql.auto.conf` is.\n\n\
+         An adopted cluster can only claim a prefix that has no owner. Where `SUPAFLY_STORE` has one and `SUPAFLY_TAKEOVER` would\n\
+         take it over, the two settings contradict each other: `claim` refuses (exit 77) before it takes anything, so the former\n\
+         owner goes on; `supafly check` refuses an epoch beside a directory (exit 78). Take `SUPAFLY_ADOPT` away to restore what is\n\
+         archived, or name an empty prefix to adopt the cluster. Both may stay set once the volume has its cluster.\n\n\
          What would fail later is refused beforehand: what `ALTER SYSTEM` has set there and is ours here (`port`, `archive_command`),\n\
          libraries to be loaded that are not installed, something mounted in its directory. Out of the root of a volume only what\n\
          Postgres itself names there is moved; the rest is left, and said.\n\n\

@@ -157,3 +157,25 @@ fn what_other_images_call_otherwise_is_read_and_a_bad_value_is_named() {
     );
     assert_eq!(toml.unwrap().pg_settings.to_string(), "work_mem=8MB, max_connections=50");
 }
+
+#[test]
+fn a_cluster_to_adopt_and_an_epoch_to_take_over_contradict_each_other() {
+    let said = |adopt: &str, takeover: &str, store: &str| {
+        let given = [("SUPAFLY_ADOPT", adopt), ("SUPAFLY_TAKEOVER", takeover), ("SUPAFLY_STORE", store)];
+        Settings::read(None, &env(&given)).unwrap().contradiction()
+    };
+    let why = said("/data/old", "3", "s3://shop/p").unwrap();
+    for word in ["SUPAFLY_ADOPT=/data/old and SUPAFLY_TAKEOVER=3", "s3://shop/p", "Take SUPAFLY_ADOPT away"] {
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    for (adopt, takeover, store) in [
+        // Where the prefix has no owner, `auto` takes nothing.
+        ("/data/old", "auto", "s3://shop/p"),
+        ("/data/old", "never", "s3://shop/p"),
+        ("/data/old", "3", ""),
+        ("never", "3", "s3://shop/p"),
+        ("ask", "3", "s3://shop/p"),
+    ] {
+        assert_eq!(said(adopt, takeover, store), None, "{adopt} {takeover} {store}");
+    }
+}

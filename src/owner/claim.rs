@@ -5,8 +5,11 @@
 //! | before the identity is durable | nothing | decides anew |
 //! | after it, before the PUT | an identity without object | creates the object (`Finish`), or decides anew if another was first |
 //! | after the PUT | both | the incarnations are equal: it is the owner (`Proceed`) |
+//!
+//! A claim of an owned prefix ends the former owner for good. So what speaks against it on this volume is looked at before, and
+//! a refusal leaves nothing: neither an identity nor an object.
 
-use super::protocol::{Data, Decision, Facts, Seen, Strangers, decide};
+use super::protocol::{Awaited, Data, Decision, Facts, Seen, Strangers, decide};
 use super::{Epoch, Identity, Origin, Record, read, record};
 use crate::config::{Mode, Settings, StoreUrl};
 use crate::control::client::notify;
@@ -27,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 pub(super) struct Volume {
     pub(super) identity: std::path::PathBuf,
     pub(super) pgdata: std::path::PathBuf,
+    /// What `datadir` is about to adopt: nobody is taken over for a volume that is to hold another cluster.
+    pub(super) awaited: Awaited,
 }
 
 /// What the settings say about ownership.
@@ -84,7 +89,11 @@ pub fn claim_role(settings: &Settings) -> Result<Exit, Failure> {
         ttl: settings.ttl,
         machine: machine(settings),
     };
-    let volume = Volume { identity: settings.own().join("identity.json"), pgdata: settings.pgdata() };
+    let volume = Volume {
+        identity: settings.own().join("identity.json"),
+        pgdata: settings.pgdata(),
+        awaited: crate::postgres::awaited(settings)?,
+    };
     let settled = runtime.block_on(claim(store.as_ref(), &volume, &terms, &settings.data))?;
     tracing::info!("{settled}");
     failpoint::hit("claim.done");
@@ -156,6 +165,7 @@ pub(super) async fn attempt(
         mode: terms.mode,
         identity: identity.clone(),
         data: present,
+        awaited: volume.awaited.clone(),
         seen,
     };
     match (decide(&facts), store) {

@@ -16,6 +16,17 @@ pub enum Data {
     Missing,
 }
 
+/// A cluster of others that is to become this volume's own, and is not yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// None.
+    Nothing,
+    /// `SUPAFLY_ADOPT` names the one in this directory.
+    Named(String),
+    /// An adoption was cut off: the cluster is in this directory.
+    Begun(String),
+}
+
 /// What the store showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -58,6 +69,8 @@ pub struct Facts {
     pub identity: Option<Identity>,
     /// Whether it has data.
     pub data: Data,
+    /// What is to be adopted.
+    pub awaited: Awaited,
     /// What the store showed.
     pub seen: Seen,
 }
@@ -255,6 +268,10 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
         Takeover::Auto => true,
         Takeover::Epoch(n) => n == epoch.0,
     };
+    // Before the epoch: who is taken over stops for ever, and for a boot that comes to nothing nobody should.
+    if let Some(why) = both(facts, owner, allowed) {
+        return Decision::Refuse(why);
+    }
     if allowed {
         return Decision::Claim { epoch: epoch.next(), origin: Origin::Takeover { from: epoch } };
     }
@@ -269,6 +286,31 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
             Takeover::Never | Takeover::Auto => String::new(),
         }
     ))
+}
+
+/// Why an archive is not taken over where a cluster is to be adopted: one volume holds one cluster.
+fn both(facts: &Facts, owner: &Record, allowed: bool) -> Option<String> {
+    let (store, takeover) = (&facts.store, facts.takeover);
+    let owned = format!("{store} is owned by epoch {} (machine {})", owner.epoch, owner.machine);
+    let restore =
+        if allowed { String::new() } else { format!(" and set SUPAFLY_TAKEOVER={}", owner.epoch.0) };
+    let elsewhere = "set SUPAFLY_STORE to an empty prefix to adopt that cluster";
+    match &facts.awaited {
+        Awaited::Nothing => None,
+        Awaited::Named(cluster) if allowed => Some(format!(
+            "SUPAFLY_ADOPT={cluster} and SUPAFLY_TAKEOVER={takeover} contradict each other: {owned}, and one volume holds either \
+             the cluster in {cluster} or what is archived there; nothing was taken: take SUPAFLY_ADOPT away to restore what is \
+             archived, or {elsewhere}"
+        )),
+        Awaited::Named(cluster) => Some(format!(
+            "{owned}, and the cluster in {cluster} that SUPAFLY_ADOPT names can only claim an empty prefix; nothing was taken: \
+             {elsewhere}, or, if that machine is gone for good, take SUPAFLY_ADOPT away{restore} to restore what is archived"
+        )),
+        Awaited::Begun(cluster) => Some(format!(
+            "{owned}, and the adoption of the cluster in {cluster}, which was cut off, can only go on with an empty prefix; nothing \
+             was taken: {elsewhere}, or move that directory away{restore} to restore what is archived"
+        )),
+    }
 }
 
 /// Whether a strict owner must freeze: no confirmation for the TTL, on its own clock that counts suspended time.

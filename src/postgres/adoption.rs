@@ -12,63 +12,24 @@
 mod auto;
 mod foreign;
 mod inherited;
+mod journal;
 mod mounts;
+mod steps;
+
+pub(super) use journal::note_ours;
+pub(crate) use journal::remembered;
 
 use super::account::Account;
-use super::private::Quiet;
-use super::{Place, bin, conf, control, initdb, tree};
-use crate::config::{Adopt, Settings};
+use super::{Place, bin, control, tree};
+use crate::config::{Adopt, Settings, Takeover};
 use crate::exit::Failure;
-use crate::failpoint;
-use crate::owner::{Identity, durable};
+use crate::owner::protocol::Awaited;
+use journal::{Journal, adopting, identity_path, is_ours, journal_path, note_path, unfinished};
 use nix::unistd::Uid;
-use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-/// What was begun.
-#[derive(Debug, Serialize, Deserialize)]
-struct Journal {
-    source: PathBuf,
-    system_identifier: u64,
-    /// Of a cluster in the root of the volume: the names that are the cluster's. Else none: the directory itself moves.
-    entries: Option<Vec<String>>,
-}
-
-fn journal_path(settings: &Settings) -> PathBuf {
-    settings.own().join("journal").join("adopt.json")
-}
-
-fn note_path(settings: &Settings) -> PathBuf {
-    settings.own().join("journal").join("made")
-}
-
-fn adopting(settings: &Settings) -> PathBuf {
-    settings.data.join("pgdata.adopting")
-}
-
-fn identity_path(settings: &Settings) -> PathBuf {
-    settings.own().join("identity.json")
-}
-
-/// Notes that the cluster in `staging`, which is about to get its name, is ours.
-pub(super) fn note_ours(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
-    note(place.settings, control::read(place.bin, staging)?.system_identifier)
-}
-
-fn note(settings: &Settings, system_identifier: u64) -> Result<(), Failure> {
-    let path = note_path(settings);
-    durable::write(&path, format!("{system_identifier}\n").as_bytes(), 0o644)
-        .map_err(|e| tree::failed(&path, "write this file", &e))
-}
-
-/// Whether a cluster is one that was made or adopted here.
-fn is_ours(settings: &Settings, system_identifier: u64) -> bool {
-    let note = fs::read_to_string(note_path(settings)).unwrap_or_default();
-    note.trim() == system_identifier.to_string()
-}
+use std::path::Path;
+use steps::{begin, finish, shift};
 
 /// At the first boot of a volume, before anything is made on it: a cluster that is found is not passed over.
 ///
@@ -82,21 +43,6 @@ pub(crate) fn asked(settings: &Settings) -> Result<(), Failure> {
         Adopt::Ask => refuse_found(settings),
         Adopt::Never | Adopt::Path(_) => Ok(()),
     }
-}
-
-/// A volume of a supafly that wrote no note yet: its identity knows the cluster. `claim` may forget that, when a store is set
-/// for the first time, so it is noted before; and not before it is known that no link leads elsewhere. Killed in it, the
-/// next boot does it.
-///
-/// # Errors
-/// 70 when the note cannot be written.
-pub(crate) fn remembered(settings: &Settings) -> Result<(), Failure> {
-    if note_path(settings).exists() {
-        return Ok(());
-    }
-    // What is wrong with an identity, those say who work with it.
-    let identity = Identity::load(&identity_path(settings)).ok().flatten();
-    identity.and_then(|identity| identity.system_identifier).map_or(Ok(()), |id| note(settings, id))
 }
 
 fn refuse_found(settings: &Settings) -> Result<(), Failure> {
@@ -114,6 +60,29 @@ fn refuse_found(settings: &Settings) -> Result<(), Failure> {
         path.display(),
         path.display()
     )))
+}
+
+/// At the first boot of a volume, when its directories are there: what `SUPAFLY_ADOPT` names is looked at before `claim` puts
+/// an owner into an empty prefix. Whoever comes back with another volume would find that prefix owned, by nobody who has data.
+/// Looks, and changes nothing; `settle` looks again.
+///
+/// # Errors
+/// 77 for what cannot be adopted, untouched.
+pub(crate) fn fits(settings: &Settings) -> Result<(), Failure> {
+    let Adopt::Path(path) = &settings.adopt else { return Ok(()) };
+    let begins =
+        !identity_path(settings).exists() && !note_path(settings).exists() && unfinished(settings)?.is_none();
+    // The setting may have outlived its volume: then what is archived is restored.
+    let restores = settings.takeover != Takeover::Never && !foreign::is_cluster(path);
+    if begins && !restores {
+        examine(settings, path)?;
+    }
+    Ok(())
+}
+
+fn examine(settings: &Settings, path: &Path) -> Result<(), Failure> {
+    let (bin, postgres) = (bin::find(settings)?, Account::named("postgres")?);
+    foreign::examine(&foreign::Here { settings, bin: &bin, postgres: &postgres }, path).map(drop)
 }
 
 /// Opens a volume whose root is the cluster that is to be adopted: it was that cluster's own, and our services must get
@@ -136,8 +105,7 @@ pub(crate) fn opened(settings: &Settings) -> Result<(), Failure> {
             if !todo || foreign::occupied(&settings.pgdata()) {
                 return Ok(());
             }
-            let (bin, postgres) = (bin::find(settings)?, Account::named("postgres")?);
-            foreign::examine(&foreign::Here { settings, bin: &bin, postgres: &postgres }, path)?;
+            examine(settings, path)?;
         }
     }
     std::os::unix::fs::chown(&settings.data, Some(0), Some(0))
@@ -166,17 +134,16 @@ pub(super) enum Standing {
 /// 77 for what cannot be adopted, untouched; 70 for a step that failed, which the next boot does again.
 pub(super) fn settle(place: &Place<'_>, standing: Standing) -> Result<(), Failure> {
     let settings = place.settings;
+    if standing == Standing::TookOver {
+        return not_both(settings);
+    }
     if let Some(journal) = unfinished(settings)? {
         return resume(place, &journal, standing);
     }
     let pgdata = settings.pgdata();
-    match standing {
-        Standing::Fresh => {}
-        Standing::TookOver => return not_both(settings),
-        Standing::Settled => {
-            passed_over(settings);
-            return Ok(());
-        }
+    if standing == Standing::Settled {
+        passed_over(settings);
+        return Ok(());
     }
     match &settings.adopt {
         Adopt::Path(path) => {
@@ -209,6 +176,19 @@ pub(super) fn settle(place: &Place<'_>, standing: Standing) -> Result<(), Failur
     }
 }
 
+/// What `settle` would adopt on a volume that has no cluster of its own: for `claim`, which must not take from another what
+/// this volume then cannot hold. Looks, and changes nothing.
+///
+/// # Errors
+/// 70 when the journal cannot be read.
+pub(crate) fn awaited(settings: &Settings) -> Result<Awaited, Failure> {
+    let adopting = adopting(settings);
+    if unfinished(settings)?.is_some() && adopting.exists() {
+        return Ok(Awaited::Begun(adopting.display().to_string()));
+    }
+    Ok(still_there(settings).map_or(Awaited::Nothing, |path| Awaited::Named(path.display().to_string())))
+}
+
 /// The cluster that `SUPAFLY_ADOPT` names and that is still there, beside ours.
 fn still_there(settings: &Settings) -> Option<&Path> {
     match &settings.adopt {
@@ -227,46 +207,19 @@ fn passed_over(settings: &Settings) {
     );
 }
 
-/// Two clusters for one volume: nobody can know which one was meant.
+/// Two clusters for one volume: nobody can know which one was meant. `claim` refuses this before it takes anything, so it is
+/// left to a volume that took over first, and got the other one before it was restored.
 fn not_both(settings: &Settings) -> Result<(), Failure> {
-    let Some(path) = still_there(settings) else { return Ok(()) };
+    let (path, restore) = match awaited(settings)? {
+        Awaited::Nothing => return Ok(()),
+        Awaited::Named(path) => (path, "take SUPAFLY_ADOPT away"),
+        Awaited::Begun(path) => (path, "move that directory away"),
+    };
     Err(Failure::refused(format!(
-        "SUPAFLY_ADOPT: the cluster in {} is not adopted, because this volume has taken over what is archived in {}; neither was \
-         touched: take SUPAFLY_ADOPT away to restore that, or give the cluster an empty volume and its own SUPAFLY_STORE",
-        path.display(),
+        "SUPAFLY_ADOPT: the cluster in {path} is not adopted, because this volume has taken over what is archived in {}; neither \
+         was touched: {restore} to restore that, or give the cluster an empty volume and its own SUPAFLY_STORE",
         settings.store
     )))
-}
-
-fn unfinished(settings: &Settings) -> Result<Option<Journal>, Failure> {
-    let path = journal_path(settings);
-    match fs::read(&path) {
-        Ok(text) => parse(&text).map(Some).map_err(|e| {
-            Failure::gave_up(format!(
-                "{}: not what `datadir` writes: {e}; remove it when pgdata is whole",
-                path.display()
-            ))
-        }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(tree::failed(&path, "read it", &e)),
-    }
-}
-
-/// Reads a journal; what leads out of the volume's root is none of ours.
-fn parse(text: &[u8]) -> Result<Journal, String> {
-    let journal: Journal = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    let named =
-        |name: &String| Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
-    match journal.entries.iter().flatten().find(|name| !named(name)) {
-        Some(name) => Err(format!("`{}` is no name of a file", name.escape_debug())),
-        None => Ok(journal),
-    }
-}
-
-fn forget(settings: &Settings) -> Result<(), Failure> {
-    let path = journal_path(settings);
-    tree::remove(&path)?;
-    durable::sync_parent(&path).map_err(|e| tree::failed(&path, "make its removal durable", &e))
 }
 
 fn resume(place: &Place<'_>, journal: &Journal, standing: Standing) -> Result<(), Failure> {
@@ -279,196 +232,10 @@ fn resume(place: &Place<'_>, journal: &Journal, standing: Standing) -> Result<()
     }
     let there = foreign::is_cluster(&settings.pgdata())
         && control::read(place.bin, &settings.pgdata())?.system_identifier == journal.system_identifier;
-    forget(settings)?;
+    journal::forget(settings)?;
     if there && is_ours(settings, journal.system_identifier) {
         return Ok(());
     }
     // Nothing was moved: as if it had not begun.
     settle(place, standing)
-}
-
-fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
-    let settings = place.settings;
-    let here = foreign::Here { settings, bin: place.bin, postgres: place.postgres };
-    let cluster = foreign::examine(&here, path)?;
-    let (names, others) = foreign::entries(&cluster.source, settings)?;
-    let journal = Journal {
-        source: cluster.source.clone(),
-        system_identifier: cluster.system_identifier,
-        entries: cluster.in_root.then_some(names),
-    };
-    if cluster.in_root && !others.is_empty() {
-        tracing::warn!(
-            "left in {}, because Postgres gives no such names: {}; what belongs to the cluster is to be moved to {} by hand",
-            cluster.source.display(),
-            others.join(", "),
-            settings.pgdata().display()
-        );
-    }
-    tracing::info!(
-        source = %journal.source.display(),
-        "adopts cluster {} of Postgres {}; its postgresql.conf and pg_hba.conf are not read any more",
-        journal.system_identifier,
-        place.bin.major
-    );
-    if !cluster.checksums {
-        tracing::warn!(
-            "it has no checksums: a damaged page would not be noticed (`pg_checksums --enable` on a stopped cluster)"
-        );
-    }
-    let text = serde_json::to_vec_pretty(&journal).unwrap_or_default();
-    let at = journal_path(settings);
-    durable::write(&at, &text, 0o644).map_err(|e| tree::failed(&at, "write this file", &e))?;
-    failpoint::hit("adopt.after-journal");
-    if let Err(failure) = shift(settings, &journal) {
-        // Only an empty one goes.
-        let _ = fs::remove_dir(adopting(settings));
-        if !adopting(settings).exists() {
-            forget(settings)?;
-        }
-        return Err(failure);
-    }
-    finish(place, &journal)
-}
-
-/// Moves the cluster to `pgdata.adopting`: one rename; or, out of the volume's root, one for each of its names.
-fn shift(settings: &Settings, journal: &Journal) -> Result<(), Failure> {
-    let adopting = adopting(settings);
-    let moved = |from: &Path, e: &io::Error| {
-        let crosses = matches!(
-            e.raw_os_error().map(nix::errno::Errno::from_raw),
-            Some(nix::errno::Errno::EXDEV | nix::errno::Errno::EBUSY)
-        );
-        if crosses && !foreign::occupied(&adopting) {
-            Failure::refused(foreign::elsewhere(from, &settings.data))
-        } else if crosses {
-            Failure::gave_up(format!(
-                "{}: something is mounted there ({e}), and a part of the cluster is in {} already: put its files into the \
-                 directory itself; the next boot goes on",
-                from.display(),
-                adopting.display()
-            ))
-        } else {
-            tree::failed(from, &format!("move it to {}", adopting.display()), e)
-        }
-    };
-    match &journal.entries {
-        None if adopting.exists() => {}
-        None => fs::rename(&journal.source, &adopting).map_err(|e| moved(&journal.source, &e))?,
-        Some(entries) => {
-            match fs::create_dir(&adopting) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(tree::failed(&adopting, "make this directory", &e)),
-            }
-            for name in entries {
-                let from = journal.source.join(name);
-                match fs::rename(&from, adopting.join(name)) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && adopting.join(name).exists() => {}
-                    Err(e) => return Err(moved(&from, &e)),
-                }
-                failpoint::hit(&format!("adopt.moved-{name}"));
-            }
-        }
-    }
-    for directory in [&adopting, &settings.data] {
-        fs::File::open(directory)
-            .and_then(|d| d.sync_all())
-            .map_err(|e| tree::failed(directory, "make the move durable", &e))?;
-    }
-    if journal.entries.is_none() {
-        durable::sync_parent(&journal.source)
-            .map_err(|e| tree::failed(&journal.source, "make the move durable", &e))?;
-    }
-    failpoint::hit("adopt.after-move");
-    Ok(())
-}
-
-fn finish(place: &Place<'_>, journal: &Journal) -> Result<(), Failure> {
-    let settings = place.settings;
-    let adopting = adopting(settings);
-    let there = control::read(place.bin, &adopting)?.system_identifier;
-    if there != journal.system_identifier {
-        return Err(Failure::refused(format!(
-            "{}: it holds cluster {there}, but cluster {} of {} is to be adopted ({}): move away what does not belong there",
-            adopting.display(),
-            journal.system_identifier,
-            journal.source.display(),
-            journal_path(settings).display()
-        )));
-    }
-    let whole = || -> Result<(), Failure> {
-        super::role::remove_stale_pid(&adopting)?;
-        if Uid::effective().is_root() {
-            tree::hand_over(&adopting, place.postgres)?;
-        } else {
-            fs::set_permissions(&adopting, fs::Permissions::from_mode(0o750))
-                .map_err(|e| tree::failed(&adopting, "set its mode", &e))?;
-        }
-        failpoint::hit("adopt.after-owner");
-        superuser(place, &adopting)?;
-        failpoint::hit("adopt.after-superuser");
-        let answers = initdb::roles(place, &adopting, &inherited::questions(place.bin.major))?;
-        for warning in inherited::words(place.bin.major, &answers) {
-            tracing::warn!("{warning}");
-        }
-        Ok(())
-    };
-    whole().map_err(|failure| {
-        Failure::new(
-            failure.exit,
-            format!(
-                "the cluster that was in {} is in {} now and not adopted yet; the next boot tries again (to give it up, move it \
-                 back and remove {}). {failure}",
-                journal.source.display(),
-                adopting.display(),
-                journal_path(settings).display()
-            ),
-        )
-    })?;
-    failpoint::hit("adopt.after-roles");
-    tree::sync(&adopting)?;
-    note_ours(place, &adopting)?;
-    failpoint::hit("adopt.after-note");
-    tree::publish(&adopting, &settings.pgdata())?;
-    failpoint::hit("adopt.after-rename");
-    forget(settings)?;
-    tracing::info!(pgdata = %settings.pgdata().display(), "adopted cluster {}", journal.system_identifier);
-    Ok(())
-}
-
-/// The role `postgres`, which set-up comes as, must be there and be a superuser. Whoever made the cluster may have named
-/// his superuser as he liked; a postmaster for one user asks for no name.
-fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
-    let facts = place.facts(conf::Archive::Off, &control::read(place.bin, pgdata)?);
-    let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
-    quiet.single(
-        pgdata,
-        &facts,
-        &place.users(),
-        "do $$ begin if pg_catalog.to_regrole('postgres') is null then create role postgres; end if; \
-         alter role postgres superuser createdb createrole replication bypassrls login; end $$",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_journal_moves_nothing_from_elsewhere() {
-        let of = |name: &str| {
-            let journal = Journal {
-                source: "/data".into(),
-                system_identifier: 7,
-                entries: Some(vec!["base".to_owned(), name.to_owned()]),
-            };
-            parse(&serde_json::to_vec(&journal).unwrap())
-        };
-        assert_eq!(of("PG_VERSION").unwrap().entries.unwrap(), ["base", "PG_VERSION"]);
-        for name in ["../etc", "/etc/shadow", "..", ".", "", "base/1", "base/"] {
-            assert!(of(name).unwrap_err().contains("is no name of a file"), "{name}");
-        }
-    }
 }

@@ -16,7 +16,7 @@ mod sockets;
 pub(crate) mod tree;
 
 pub(crate) use adopt::refusal;
-pub(crate) use adoption::{asked, opened, remembered};
+pub(crate) use adoption::{asked, awaited, fits, opened, remembered};
 pub(crate) use initdb::said;
 pub use role::datadir_role;
 pub(crate) use role::{Place, write_configuration};

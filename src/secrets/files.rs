@@ -2,6 +2,7 @@
 //! what the operator gave by `NAME` or `NAME_FILE`.
 
 use crate::exit::Failure;
+use crate::os::shut::{By, shut};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User, chown};
 use rand::RngCore;
@@ -10,9 +11,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-
-/// The mode of `/data` in the image.
-const OPEN: u32 = 0o1777;
 
 /// Who a file or directory is for.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +113,9 @@ pub(super) fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(|e| unusable(path, "set its mode", &e))?;
     } else {
-        close(path, mode)?;
+        // Our lock is there before us.
+        shut(path, mode, By::Owner, &["supafly", "lost+found"])
+            .map_err(|e| unusable(path, "look at it or set its mode", &e))?;
     }
     sync_parent(path)
 }
@@ -164,23 +164,6 @@ fn may_set(owner: u32, us: Uid) -> bool {
     us.is_root() || us.as_raw() == owner
 }
 
-/// A volume that is new has the image's own mode, open to whoever the container is run as. Once that is root, it is for
-/// nobody else to write to.
-fn close(path: &Path, mode: u32) -> Result<(), Failure> {
-    let look = |e: io::Error| unusable(path, "look at it", &e);
-    let there = path.metadata().map_err(look)?;
-    if there.uid() != Uid::effective().as_raw() || there.mode() & 0o7777 != OPEN {
-        return Ok(());
-    }
-    // What holds anything else is no new volume, but perhaps the system's /tmp. Our lock is there before us.
-    let mut entries = fs::read_dir(path).map_err(look)?.filter_map(Result::ok);
-    if entries.all(|e| e.file_name() == "supafly" || e.file_name() == "lost+found") {
-        fs::set_permissions(path, Permissions::from_mode(mode))
-            .map_err(|e| unusable(path, "set its mode", &e))?;
-    }
-    Ok(())
-}
-
 fn sync_parent(path: &Path) -> Result<(), Failure> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     File::open(parent).and_then(|d| d.sync_all()).map_err(|e| unusable(parent, "sync this directory", &e))
@@ -216,6 +199,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Resul
 mod tests {
     use super::*;
     use crate::exit::Exit;
+    use crate::os::shut::OPEN;
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()

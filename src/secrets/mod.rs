@@ -67,6 +67,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         ours(&own.join("identity.json"))?;
     }
     crate::postgres::remembered(settings)?;
+    crate::postgres::fits(settings)?;
     directory(&own.join("secrets"), 0o711, None)?;
     no_links(&own.join("secrets"))?;
     // Sockets of many users lie side by side here; each file has its own mode.

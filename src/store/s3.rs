@@ -5,23 +5,21 @@
 //! waits without an overall limit. So each request is watched at the HTTP level ([`observe`]), classified by us
 //! ([`super::classify`]), sent again only where that cannot lie, and ends at a deadline whatever the other side does.
 
+mod client;
 mod observe;
 
 use super::classify::{Class, Operation, classify};
-use super::credentials::{Addressing, Credentials, Proof};
+use super::credentials::Credentials;
 use super::{Backend, Entry, Kind, StoreError, keys};
 use crate::exit::Failure;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    RetryConfig,
-};
-use observe::{Connector, Seen};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use observe::Seen;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -80,70 +78,7 @@ impl Bucket {
     /// # Errors
     /// 78 when credentials or certificates cannot be used.
     pub fn new(bucket: &str, prefix: &str, given: &Credentials, limits: Limits) -> Result<Bucket, Failure> {
-        let mut options = ClientOptions::new().with_connect_timeout(limits.connect).with_timeout_disabled();
-        if let Some(file) = given.ca_bundle() {
-            let unusable = |e: &dyn std::fmt::Display| Failure::config(format!("AWS_CA_BUNDLE: {file}: {e}"));
-            let pem = std::fs::read(file).map_err(|e| unusable(&e))?;
-            for certificate in Certificate::from_pem_bundle(&pem).map_err(|e| unusable(&e))? {
-                options = options.with_root_certificate(certificate);
-            }
-        }
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(given.region())
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_disable_tagging(true)
-            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
-        let by_host = given.addressing(bucket) == Addressing::Host;
-        builder = builder.with_virtual_hosted_style_request(by_host);
-        if let Some(endpoint) = given.endpoint() {
-            let Some((scheme, host)) =
-                endpoint.split_once("://").filter(|(s, _)| ["http", "https"].contains(s))
-            else {
-                return Err(Failure::config(format!(
-                    "the store's endpoint `{endpoint}` (AWS_ENDPOINT_URL_S3) should begin with https:// or http://"
-                )));
-            };
-            options = options.with_allow_http(scheme == "http");
-            builder = builder.with_endpoint(if by_host {
-                format!("{scheme}://{bucket}.{host}")
-            } else {
-                endpoint.to_owned()
-            });
-        }
-        builder = match given.proof()? {
-            Proof::Keys { id, key, token } => {
-                let builder = builder.with_access_key_id(id).with_secret_access_key(key.reveal());
-                match token {
-                    Some(token) => builder.with_token(token.reveal()),
-                    None => builder,
-                }
-            }
-            Proof::WebIdentity { token_file, role } => {
-                let builder = builder
-                    .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, token_file)
-                    .with_config(AmazonS3ConfigKey::RoleArn, role)
-                    .with_config(AmazonS3ConfigKey::RoleSessionName, given.session_name());
-                match given.sts_endpoint() {
-                    Some(url) => builder.with_config(AmazonS3ConfigKey::StsEndpoint, url),
-                    None => builder,
-                }
-            }
-        };
-        if let Some((kind, key)) = given.encryption()? {
-            builder = set(builder, "aws_server_side_encryption", kind)?;
-            if let Some(key) = key {
-                builder = set(builder, "aws_sse_kms_key_id", key)?;
-            }
-        }
-        let client = builder
-            .with_client_options(options)
-            .with_http_connector(Connector { tigris: given.is_tigris() })
-            .build()
-            .map_err(|e| {
-                // Its own text is "builder error"; the cause, such as a system without certificates, is further down.
-                Failure::config(format!("the store s3://{bucket}/{prefix}: {}", observe::chain(&e)))
-            })?;
+        let client = client::client(bucket, prefix, given, limits.connect)?;
         Ok(Bucket { client, bucket: bucket.to_owned(), prefix: prefix.to_owned(), limits })
     }
 
@@ -308,13 +243,6 @@ impl Bucket {
             Err(e) => StoreError { operation: operation.name(), key: key.to_owned(), ..e },
         }
     }
-}
-
-/// For keys that the library names only by text.
-fn set(builder: AmazonS3Builder, name: &str, value: &str) -> Result<AmazonS3Builder, Failure> {
-    let key: AmazonS3ConfigKey =
-        name.parse().map_err(|e| Failure::config(format!("the store's setting {name}: {e}")))?;
-    Ok(builder.with_config(key, value))
 }
 
 /// The server said "success", and yet there is no result.

@@ -7,29 +7,14 @@ use crate::os::descent::{self, MARKER};
 use crate::os::lock::{Lock, LockError};
 use crate::os::privilege::Privilege;
 use crate::os::procfs;
+use crate::os::shut::{By, shut};
 use crate::os::tags::{self, Tags};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The image has it open, for whoever it is run as. Once that is root, nobody else may put anything there before us.
-fn close(path: &Path) -> std::io::Result<()> {
-    let there = std::fs::metadata(path)?;
-    let us = nix::unistd::Uid::effective();
-    if !us.is_root() || there.uid() != us.as_raw() || there.mode() & 0o7777 != OPEN {
-        return Ok(());
-    }
-    // What holds anything is perhaps the system's /tmp.
-    if std::fs::read_dir(path)?.next().is_none() {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(CLOSED))?;
-    }
-    Ok(())
-}
-
-/// The mode of `/run/supafly` in the image.
-const OPEN: u32 = 0o1777;
 /// Each file in it has its own mode.
 const CLOSED: u32 = 0o711;
 
@@ -60,7 +45,7 @@ impl RunDir {
                 "{place}: cannot make the run directory: {e}; set SUPAFLY_RUN to a place that can be written"
             ))
         })?;
-        close(path).map_err(|e| {
+        shut(path, CLOSED, By::Root, &[]).map_err(|e| {
             Failure::config(format!("{place}: cannot set the mode of the run directory: {e}"))
         })?;
         let lock = Lock::take(&path.join("run.lock"), holder).map_err(|e| match e {
@@ -141,18 +126,16 @@ fn sweep(former: &Life) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn the_images_open_directory_is_closed_before_anything_is_in_it_and_one_that_is_used_is_left() {
+    fn the_images_open_directory_is_shut_by_root_before_anything_of_ours_is_in_it() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(OPEN)).unwrap();
-        let mode = || dir.path().metadata().unwrap().mode() & 0o7777;
-        open();
-        close(dir.path()).unwrap();
-        assert_eq!(mode(), if nix::unistd::Uid::effective().is_root() { CLOSED } else { OPEN });
-        open();
-        std::fs::write(dir.path().join("somebody's"), "").unwrap();
-        close(dir.path()).unwrap();
-        assert_eq!(mode(), OPEN);
+        let open = crate::os::shut::OPEN;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(open)).unwrap();
+        let _run = RunDir::prepare(dir.path(), Privilege::None, "a test").unwrap();
+        let mode = dir.path().metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, if nix::unistd::Uid::effective().is_root() { CLOSED } else { open });
+        assert!(dir.path().join("run.lock").exists() && dir.path().join("life.json").exists());
     }
 }

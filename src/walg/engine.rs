@@ -201,14 +201,7 @@ impl Engine {
         run_as: Option<(u32, u32)>,
     ) -> Result<Job, Failure> {
         let own = crate::facts::environment();
-        let crypto = super::crypto_variables(&own);
-        if !crypto.is_empty() {
-            return Err(Failure::config(format!(
-                "{}: the engine's client-side encryption is not supported, because our WAL would not match; use the \
-                 store's own (S3_SSE)",
-                crypto.join(", ")
-            )));
-        }
+        super::no_crypto(&own)?;
         let credentials = Credentials::read(&settings.store_credentials(), &own)?;
         let environment = environment(settings, &credentials, epoch);
         Ok(Job { arguments, environment, run_as, deadline })

@@ -2,6 +2,7 @@
 //! child is made, and are in no argument.
 
 use crate::config::{Secret, Settings, StoreUrl};
+use crate::exit::Failure;
 use crate::owner::Epoch;
 use crate::store::credentials::Credentials;
 use std::collections::BTreeMap;
@@ -20,10 +21,21 @@ const CRYPTO: &[&str] = &[
     "WALG_ENVELOPE_PGP_KEY_PATH",
 ];
 
-/// The variables of client-side encryption that are set: `check` and keeper refuse them by name.
-#[must_use]
-pub fn crypto_variables(env: &BTreeMap<String, String>) -> Vec<&'static str> {
-    CRYPTO.iter().copied().filter(|name| env.get(*name).is_some_and(|v| !v.is_empty())).collect()
+/// Refuses client-side encryption by its variables, for `check` and for whoever starts the engine.
+///
+/// # Errors
+/// 78 with the variables that are set.
+pub fn no_crypto(env: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let set: Vec<_> =
+        CRYPTO.iter().copied().filter(|name| env.get(*name).is_some_and(|v| !v.is_empty())).collect();
+    if set.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::config(format!(
+        "{}: the backup engine's client-side encryption is not supported, because the WAL that we write would not match; use the \
+         store's own (S3_SSE)",
+        set.join(", ")
+    )))
 }
 
 /// What the engine is started with, and nothing else.
@@ -99,10 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn client_side_encryption_is_named() {
-        assert_eq!(
-            crypto_variables(&env(&[("WALG_PGP_KEY_PATH", "/k"), ("WALG_CSE_KMS_ID", "")])),
-            ["WALG_PGP_KEY_PATH"]
+    fn client_side_encryption_is_refused_by_name() {
+        let said = no_crypto(&env(&[("WALG_PGP_KEY_PATH", "/k"), ("WALG_CSE_KMS_ID", "")])).unwrap_err();
+        assert!(
+            said.exit == crate::exit::Exit::Config && said.message.starts_with("WALG_PGP_KEY_PATH: "),
+            "{said}"
         );
+        assert!(no_crypto(&env(&[("WALG_PGP_KEY_PATH", "")])).is_ok());
     }
 }

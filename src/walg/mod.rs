@@ -13,7 +13,7 @@ mod tree;
 pub mod verify;
 
 pub use engine::{Engine, Kind, Wanted};
-pub use environment::crypto_variables;
+pub use environment::no_crypto;
 pub use verify::{Unfit, verify};
 
 use crate::owner::Epoch;

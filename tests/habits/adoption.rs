@@ -117,8 +117,9 @@ fn a_new_cluster_is_made_beside_one_that_is_to_be_left_alone() {
     assert!(machine.log().contains(&said), "{}", machine.tail());
 }
 
+/// One volume holds one cluster. The former owner of the archive may be alive: it loses nothing by a boot that is refused.
 #[test]
-fn who_takes_over_an_archive_and_names_a_cluster_is_asked_which_one() {
+fn who_takes_over_an_archive_and_names_a_cluster_is_asked_which_one_before_the_former_owner_loses_it() {
     let bucket = Bucket::start(Kind::File);
     let mut machine = Machine::new(&bucket.env());
     machine.boot();
@@ -127,17 +128,73 @@ fn who_takes_over_an_archive_and_names_a_cluster_is_asked_which_one() {
     machine.sql("create table archived ()").unwrap();
     assert_eq!(machine.stop().code(), Some(0));
     machine.lose_volume();
-    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
     let old = machine.data().join("old");
     foreign(&old);
     let before = tree(&old);
+    let owners = || bucket.keys("owner/").into_iter().map(|k| (bucket.get(&k), k)).collect::<Vec<_>>();
+    let former = owners();
+    assert_eq!(former.len(), 1);
     adopt(&mut machine, &old);
-    refused(&mut machine, &["is not adopted, because this volume has taken over", "take SUPAFLY_ADOPT away"]);
-    assert!(tree(&old) == before, "it was touched");
+    // Whatever the one setting says: what is adopted needs a prefix of its own.
+    refused(&mut machine, &["can only claim an empty prefix", "SUPAFLY_ADOPT away"]);
+    assert_eq!(owners(), former);
+    for takeover in ["auto", "1"] {
+        machine.env.insert("SUPAFLY_TAKEOVER".into(), takeover.into());
+        let both =
+            format!("SUPAFLY_ADOPT={} and SUPAFLY_TAKEOVER={takeover} contradict each other", old.display());
+        refused(&mut machine, &[&both, "nothing was taken", "take SUPAFLY_ADOPT away", "empty prefix"]);
+        assert_eq!(owners(), former, "the former owner was fenced by a boot that came to nothing");
+        assert!(tree(&old) == before, "it was touched");
+        // Of `auto` the settings alone say nothing: where the prefix has no owner, it takes nothing.
+        let check = machine.supafly(&["check"]);
+        let said = String::from_utf8_lossy(&check.stderr).into_owned();
+        assert_eq!(check.status.code(), Some(if takeover == "auto" { 0 } else { 78 }), "{said}");
+        assert!(takeover == "auto" || said.contains(&both), "{said}");
+    }
     machine.env.remove("SUPAFLY_ADOPT");
     machine.boot();
     machine.wait_ready();
     machine.sql("select from archived").unwrap();
+    assert_eq!(owners().len(), 2);
+    // The settings may stay once it is decided: the cluster is passed over, and the volume's own goes on.
+    assert_eq!(machine.stop().code(), Some(0));
+    adopt(&mut machine, &old);
+    machine.boot();
+    machine.wait_ready();
+    assert!(
+        machine.log().contains("is not adopted, because this volume has one already"),
+        "{}",
+        machine.tail()
+    );
+}
+
+/// Else whoever comes back with the right volume finds a prefix that is owned, by nobody who has data.
+#[test]
+fn a_prefix_is_not_claimed_for_what_cannot_be_adopted() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    let old = machine.data().join("old");
+    adopt(&mut machine, &old);
+    refused(&mut machine, &["SUPAFLY_ADOPT", "No such file"]);
+    foreign(&old);
+    fs::write(old.join("postmaster.pid"), "1\n").unwrap();
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    refused(&mut machine, &["it runs or was killed"]);
+    assert_eq!(bucket.keys("owner/"), Vec::<String>::new());
+    // The volume is given up for the right one, and nothing is in its way.
+    machine.lose_volume();
+    foreign(&old);
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    // A setting that outlives its volume keeps nobody from his archive.
+    machine.wait_protected();
+    machine.cut_power();
+    machine.lose_volume();
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+    assert_eq!(bucket.keys("owner/").len(), 2);
 }
 
 #[test]

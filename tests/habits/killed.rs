@@ -1,6 +1,7 @@
 //! An adoption that is killed at each of its steps, and what another one left.
 
 use super::clusters::{adopt, foreign, heirloom, prepared, refused, tree};
+use crate::support::bucket::{Bucket, Kind};
 use crate::support::machine::Machine;
 use std::fs;
 
@@ -53,6 +54,46 @@ fn killed_at_each_step_the_cluster_is_in_one_place_and_the_next_boot_goes_on() {
     assert!(!machine.data().join("supafly/journal/adopt.json").exists());
 }
 
+/// What was begun without a store is no empty volume: it is finished, or given up, before an archive is taken over.
+#[test]
+fn an_adoption_that_was_cut_off_is_not_buried_under_a_takeover() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    assert_eq!(machine.stop().code(), Some(0));
+    machine.lose_volume();
+    let store = machine.env.remove("SUPAFLY_STORE").unwrap();
+    let (old, adopting) = (machine.data().join("old"), machine.data().join("pgdata.adopting"));
+    foreign(&old);
+    adopt(&mut machine, &old);
+    prepared(&machine);
+    killed_at(&mut machine, "adopt.after-move");
+    let before = tree(&adopting);
+    machine.env.insert("SUPAFLY_STORE".into(), store);
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    for named in [true, false] {
+        if !named {
+            machine.env.remove("SUPAFLY_ADOPT");
+        }
+        refused(
+            &mut machine,
+            &["pgdata.adopting, which was cut off", "nothing was taken", "move that directory away"],
+        );
+        assert_eq!(
+            bucket.keys("owner/").len(),
+            1,
+            "the former owner was fenced by a boot that came to nothing"
+        );
+        assert!(tree(&adopting) == before, "it was touched");
+    }
+    machine.env.remove("SUPAFLY_STORE");
+    machine.boot();
+    machine.wait_ready();
+    heirloom(&machine);
+}
+
 #[test]
 fn what_is_left_of_another_adoption_is_neither_taken_for_the_named_cluster_nor_passed_over() {
     let mut machine = Machine::new(&[]);
@@ -67,6 +108,7 @@ fn what_is_left_of_another_adoption_is_neither_taken_for_the_named_cluster_nor_p
     // Put there after an adoption was begun.
     let aside = machine.data().join("aside");
     fs::rename(&left, &aside).unwrap();
+    prepared(&machine);
     killed_at(&mut machine, "adopt.after-journal");
     fs::rename(&aside, &left).unwrap();
     refused(&mut machine, &["but cluster", "is to be adopted"]);

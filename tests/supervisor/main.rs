@@ -9,6 +9,7 @@
     reason = "tests: a failure must be seen"
 )]
 
+mod ending;
 mod harness;
 mod procs;
 mod sight;

@@ -5,6 +5,7 @@ use super::invariants::{Event, check};
 use crate::config::{Mode, Takeover};
 use crate::exit::{Exit, Failure};
 use crate::owner::claim::{Terms, Trial, Tried, Volume, attempt};
+use crate::owner::protocol::Awaited;
 use crate::owner::{Confirmation, Epoch, Identity, Record, confirm};
 use crate::store::memory::{Fate, Memory};
 use crate::store::{Backend, Entry, Kind, Store, StoreError};
@@ -62,11 +63,12 @@ type Attempt = Pin<Box<dyn Future<Output = Result<Tried, Failure>>>>;
 pub(super) struct Machine {
     dir: tempfile::TempDir,
     terms: Terms,
+    awaited: Awaited,
     running: Option<Attempt>,
 }
 
 impl Machine {
-    fn new(number: usize, takeover: Takeover) -> Machine {
+    fn new(number: usize, takeover: Takeover, awaited: Awaited) -> Machine {
         let terms = Terms {
             project: "app".into(),
             store: "memory:".into(),
@@ -75,11 +77,15 @@ impl Machine {
             ttl: Duration::ZERO,
             machine: format!("m{number}"),
         };
-        Machine { dir: tempfile::tempdir().unwrap(), terms, running: None }
+        Machine { dir: tempfile::tempdir().unwrap(), terms, awaited, running: None }
     }
 
     pub(super) fn volume(&self) -> Volume {
-        Volume { identity: self.dir.path().join("identity.json"), pgdata: self.dir.path().join("pgdata") }
+        Volume {
+            identity: self.dir.path().join("identity.json"),
+            pgdata: self.dir.path().join("pgdata"),
+            awaited: self.awaited.clone(),
+        }
     }
 
     pub(super) fn identity(&self) -> Option<Identity> {
@@ -121,13 +127,19 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(takeovers: &[Takeover]) -> World {
+        let machines: Vec<_> = takeovers.iter().map(|takeover| (*takeover, Awaited::Nothing)).collect();
+        World::of(&machines)
+    }
+
+    /// The same with clusters that are to be adopted.
+    fn of(machines: &[(Takeover, Awaited)]) -> World {
         let (memory, fate) = (Memory::default(), Arc::new(Mutex::new(Fate::Pass)));
         let now = fate.clone();
         memory.faults(move |_, _| *now.lock().unwrap());
         World {
             gated: Store::new(Arc::new(Gate(memory.clone()))),
             plain: Store::new(Arc::new(memory.clone())),
-            machines: takeovers.iter().enumerate().map(|(n, t)| Machine::new(n, *t)).collect(),
+            machines: machines.iter().enumerate().map(|(n, (t, a))| Machine::new(n, *t, a.clone())).collect(),
             events: Vec::new(),
             memory,
             fate,
@@ -158,7 +170,7 @@ impl World {
         let machine = &mut self.machines[number];
         match act {
             Act::Kill => machine.running = None,
-            Act::Wipe => *machine = Machine::new(number, machine.terms.takeover),
+            Act::Wipe => *machine = Machine::new(number, machine.terms.takeover, machine.awaited.clone()),
             Act::Step(fate) => {
                 let mut running = machine.running.take().unwrap_or_else(|| machine.boot(&self.gated));
                 *self.fate.lock().unwrap() = fate;
@@ -230,7 +242,7 @@ impl World {
             }
         }
         // A machine that may take over and is new comes last: whatever the history, somebody can own it.
-        self.machines.push(Machine::new(99, Takeover::Auto));
+        self.machines.push(Machine::new(99, Takeover::Auto, Awaited::Nothing));
         // A takeover may allow another (`SUPAFLY_TAKEOVER=2`); each machine takes once, so this comes to rest.
         let mut settled = 0;
         for _ in 0..=self.machines.len() {
@@ -252,20 +264,33 @@ fn takeovers() -> impl Strategy<Value = Takeover> {
     prop_oneof![3 => Just(Takeover::Auto), 1 => Just(Takeover::Never), 1 => (1u32..4).prop_map(Takeover::Epoch)]
 }
 
+fn awaited() -> impl Strategy<Value = Awaited> {
+    prop_oneof![
+        4 => Just(Awaited::Nothing),
+        1 => Just(Awaited::Named("/data/old".into())),
+        1 => Just(Awaited::Begun("/data/pgdata.adopting".into())),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_history_of_faults_and_kills_makes_two_owners_of_an_epoch_and_each_converges(
-        takeovers in prop::collection::vec(takeovers(), 2..=4),
+        machines in prop::collection::vec((takeovers(), awaited()), 2..=4),
         history in prop::collection::vec((0usize..4, acts()), 0..90),
     ) {
-        let mut world = World::new(&takeovers);
+        let mut world = World::of(&machines);
         for (number, act) in history {
             world.act(number, act);
         }
         world.end();
         prop_assert_eq!(check(&world.events), Ok(()));
+        // Who is to adopt may be the first in a prefix, and takes from nobody.
+        for record in world.owners().into_values().filter(|record| record.epoch > Epoch::FIRST) {
+            let taker = world.machines.iter().find(|m| m.terms.machine == record.machine).unwrap();
+            prop_assert_eq!(&taker.awaited, &Awaited::Nothing);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every row of `protocol::decide`.
 
 use crate::config::{Mode, Takeover};
-use crate::owner::protocol::{Data, Decision, Facts, Seen, Strangers, decide};
+use crate::owner::protocol::{Awaited, Data, Decision, Facts, Seen, Strangers, decide};
 use crate::owner::{Epoch, Identity, Origin, Record};
 use uuid::Uuid;
 
@@ -39,6 +39,7 @@ fn facts(identity: Option<Identity>, data: Data, seen: Seen) -> Facts {
         mode: Mode::Available,
         identity,
         data,
+        awaited: Awaited::Nothing,
         seen,
     }
 }
@@ -229,5 +230,39 @@ fn an_owned_prefix_is_taken_by_an_empty_volume_of_its_project_when_allowed() {
         assert_eq!(decide(&with(Takeover::Auto, Data::Missing)), claim(6));
         let other = Facts { project: "other".into(), ..with(Takeover::Auto, Data::Missing) };
         refused(&other, &["project `app`", "`other`", "SUPAFLY_STORE", "SUPAFLY_PROJECT=app"]);
+    }
+}
+
+/// Who may take over and adopt does neither: the former owner keeps its prefix until it is known which one was meant.
+#[test]
+fn who_is_to_adopt_a_cluster_takes_nothing_from_anybody() {
+    let named = || Awaited::Named("/data/old".into());
+    let begun = || Awaited::Begun("/data/pgdata.adopting".into());
+    let owned = || reached(Some(record(5, THEIRS)), None);
+    for identity in [None, Some(identity(None, Origin::Fresh))] {
+        for takeover in [Takeover::Never, Takeover::Auto, Takeover::Epoch(4), Takeover::Epoch(5)] {
+            let with = |awaited, seen| Facts {
+                awaited,
+                ..allow(takeover, facts(identity.clone(), Data::Missing, seen))
+            };
+            let what = ["epoch 0000000005", "machine m7", "nothing was taken", "empty prefix"];
+            refused(&with(named(), owned()), &what);
+            refused(&with(named(), owned()), &["SUPAFLY_ADOPT", "/data/old", "take SUPAFLY_ADOPT away"]);
+            refused(&with(begun(), owned()), &what);
+            refused(&with(begun(), owned()), &["/data/pgdata.adopting", "was cut off"]);
+            for awaited in [named(), begun()] {
+                assert_eq!(decide(&with(awaited, reached(None, None))), claim(1), "it takes from nobody");
+            }
+        }
+    }
+    let both = Facts { awaited: named(), ..allow(Takeover::Epoch(5), facts(None, Data::Missing, owned())) };
+    refused(&both, &["SUPAFLY_ADOPT=/data/old and SUPAFLY_TAKEOVER=5 contradict each other"]);
+    // Its identity was durable before the setting was there; its object was not.
+    let taker = || facts(taker(3), Data::Missing, reached(Some(record(2, THEIRS)), None));
+    refused(&Facts { awaited: named(), ..allow(Takeover::Auto, taker()) }, &["contradict each other"]);
+    // Who owns his epoch takes nothing by going on; what becomes of the cluster, `datadir` says.
+    let own = || reached(Some(record(3, OURS)), Some(record(3, OURS)));
+    for data in BOTH {
+        assert_eq!(decide(&Facts { awaited: named(), ..facts(owner(3), data, own()) }), proceed(3));
     }
 }
