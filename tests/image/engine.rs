@@ -44,6 +44,8 @@ impl Engine {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.before).args(args).stdin(Stdio::null());
+        // podman's monitor leaves a file `oom` where it was started, once a container's memory was not enough.
+        command.current_dir(env!("CARGO_TARGET_TMPDIR"));
         command
     }
 
