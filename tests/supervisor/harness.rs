@@ -9,6 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// Named here, because what a world ends by belongs to whoever has one.
+#[path = "ending.rs"]
+mod ending;
+
 #[allow(unused_imports, reason = "for those who look at processes of the test's own namespace")]
 pub(crate) use crate::procs::alive;
 

@@ -9,7 +9,6 @@
     reason = "tests: a failure must be seen"
 )]
 
-mod ending;
 mod harness;
 mod procs;
 mod sight;
