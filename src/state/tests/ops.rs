@@ -53,7 +53,7 @@ impl World {
         };
         process.stands = None;
         if served.is_some_and(|d| d >= STABLE) {
-            self.starts.insert(name.clone(), Vec::new());
+            self.starts.insert(name.clone(), vec![self.now]);
         }
         let forced = self.processes.get(name).is_some_and(|p| p.forced && p.in_stop);
         self.lasts.insert(name.clone(), (ending.clone(), forced));
@@ -143,6 +143,7 @@ impl World {
                 let Some(run) = self.processes.get(&name).map(|p| p.run) else { return Ok(()) };
                 self.say(&name, run, Happened::Quiesced)
             }
+            Op::Looked(i, what) => pick(i).map_or(Ok(()), |n| self.looked(&n, what)),
             Op::Oversleep(ms) => self.oversleep(Duration::from_millis(ms)),
             Op::Fence => self.fence(),
             Op::Stop => self.step(Event::Stop("SIGTERM".to_owned())),
@@ -247,6 +248,7 @@ impl World {
                 | State::Ready { .. }
                 | State::Frozen { .. }
                 | State::Backoff { .. }
+                | State::Cramped(_)
                 | State::Done => false,
             };
             promise!(held, "{name} is fenced and {:?}", service.state());
