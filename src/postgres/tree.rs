@@ -93,10 +93,13 @@ pub(crate) fn room(path: &Path, needed: u64, what: &str) -> Result<u64, Failure>
     if free >= needed {
         return Ok(free);
     }
-    Err(Failure::new(Exit::NoRoom, format!(
-        "{}: the disk is full: {what} needs {} MB, {} MB are free; make room or grow the volume",
-        path.display(),
-        needed >> 20,
-        free >> 20
-    )))
+    Err(Failure::new(
+        Exit::NoRoom,
+        format!(
+            "{}: the disk is full: {what} needs {} MB, {} MB are free; make room or grow the volume",
+            path.display(),
+            needed >> 20,
+            free >> 20
+        ),
+    ))
 }

@@ -155,7 +155,10 @@ fn room_is_read_with_its_size_and_nothing_of_it_is_guessed() {
         ("room = { bytes = \"1MiB\" }", "x.toml:3:8: `path` is missing"),
         ("room = { path = \"d\", bytes = \"1MiB\" }", "x.toml:3:17: write an absolute path"),
         ("room = { path = \"/d\", bytes = 32 }", "x.toml:3:31: not a size; write 512KiB, 32MiB or 2GiB"),
-        ("room = { path = \"/d\", bytes = \"32MB\" }", "x.toml:3:31: not a size; write 512KiB, 32MiB or 2GiB"),
+        (
+            "room = { path = \"/d\", bytes = \"32MB\" }",
+            "x.toml:3:31: not a size; write 512KiB, 32MiB or 2GiB",
+        ),
     ];
     for (line, right) in cases {
         assert_eq!(said_of(line), [right], "{line}");

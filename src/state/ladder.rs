@@ -150,11 +150,7 @@ impl Service {
                 *former = then;
                 Vec::new()
             }
-            State::Waiting
-            | State::Backoff { .. }
-            | State::Cramped(_)
-            | State::Done
-            | State::GaveUp(_) => {
+            State::Waiting | State::Backoff { .. } | State::Cramped(_) | State::Done | State::GaveUp(_) => {
                 self.settle(then, now);
                 Vec::new()
             }

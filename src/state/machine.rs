@@ -244,6 +244,20 @@ impl Machine {
             }
         };
         self.settle(now, &mut actions);
+        // Who is to go meanwhile is not looked after any more.
+        actions.retain(|action| match action {
+            Action::Look { name, number } => self.services.get(name).is_some_and(|s| s.awaits_look(*number)),
+            Action::Spawn { .. }
+            | Action::Signal { .. }
+            | Action::Tell { .. }
+            | Action::Kill { .. }
+            | Action::Clear { .. }
+            | Action::Freeze { .. }
+            | Action::Thaw { .. }
+            | Action::Quiesce { .. }
+            | Action::Resume { .. }
+            | Action::Fence { .. } => true,
+        });
         (actions, answer)
     }
 

@@ -177,6 +177,15 @@ impl Service {
         vec![look]
     }
 
+    /// Whether the answer to this look changes anything.
+    pub(super) fn awaits_look(&self, number: u64) -> bool {
+        let State::Cramped(Cramped { look, .. }) = &self.state else { return false };
+        match look {
+            Look::First { number: asked, .. } | Look::Again { number: asked, .. } => *asked == number,
+            Look::Rests { .. } => false,
+        }
+    }
+
     fn next_look(&mut self) -> (u64, Action) {
         self.looks += 1;
         (self.looks, Action::Look { name: self.spec.name.clone(), number: self.looks })

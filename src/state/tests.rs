@@ -70,6 +70,8 @@ enum Op {
     Proved(usize),
     Busy(usize),
     Quiesced(usize),
+    /// It comes up and fails at once.
+    Fails(usize),
     Looked(usize, u8),
     Oversleep(u64),
     Fence,
@@ -85,24 +87,26 @@ fn shape() -> impl Strategy<Value = Shape> {
         (any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let more = (more, any::<bool>());
     (kind, (bools, more), any::<u8>(), any::<u8>(), 1usize..3, 0u32..3, how, when).prop_map(
-        |(kind, ((notify, fenced, deadline, pass), (more, room)), requires, after, rungs, max, how, when)| Shape {
-            kind,
-            notify,
-            requires,
-            after,
-            fenced,
-            rungs,
-            deadline,
-            max,
-            how,
-            pass,
-            when,
-            live: more.0,
-            probed: more.1,
-            outage: more.2,
-            goes_on: more.3,
-            quiesces: more.4,
-            room,
+        |(kind, ((notify, fenced, deadline, pass), (more, room)), requires, after, rungs, max, how, when)| {
+            Shape {
+                kind,
+                notify,
+                requires,
+                after,
+                fenced,
+                rungs,
+                deadline,
+                max,
+                how,
+                pass,
+                when,
+                live: more.0,
+                probed: more.1,
+                outage: more.2,
+                goes_on: more.3,
+                quiesces: more.4,
+                room,
+            }
         },
     )
 }
@@ -128,6 +132,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => i.clone().prop_map(Op::Proved),
         1 => i.clone().prop_map(Op::Busy),
         1 => i.clone().prop_map(Op::Quiesced),
+        3 => i.clone().prop_map(Op::Fails),
         6 => (i, 0u8..5).prop_map(|(i, what)| Op::Looked(i, what)),
         1 => (1_000u64..30_000).prop_map(Op::Oversleep),
         1 => Just(Op::Fence),
@@ -248,7 +253,7 @@ fn every_mutant_is_caught_by_the_promise_that_it_breaks() {
         (Mutant::StandingCounts, "is held to a deadline|is no reason for"),
         (Mutant::StopPullsTheGround, "run on it"),
         (Mutant::DependentsStartEarly, "comes back before|which it requires"),
-        (Mutant::OversleepingCounts, "is held to a deadline"),
+        (Mutant::OversleepingCounts, "is held to a deadline|is past its ladder and not killed"),
         (Mutant::LiveWithoutGround, "is ended for its silence"),
         (Mutant::OutageNeverEnds, "serves and"),
         (Mutant::WantOfRoomCounts, "was started only"),

@@ -126,7 +126,8 @@ impl Driver {
 
     fn status(&self) -> server::Answer {
         // Last words only of those of whom they are shown.
-        let failed = |s: &&Service| matches!(s.state(), State::GaveUp(_) | State::Backoff { .. } | State::Cramped(_));
+        let failed =
+            |s: &&Service| matches!(s.state(), State::GaveUp(_) | State::Backoff { .. } | State::Cramped(_));
         let words = |s: &Service| self.rings.ring(s.spec().name.as_str()).lines();
         let output =
             self.machine.services().filter(failed).map(|s| (s.spec().name.clone(), words(s))).collect();

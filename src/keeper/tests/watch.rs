@@ -58,9 +58,11 @@ fn serve(mut client: UnixStream, refuses: Option<&'static str>) -> Option<()> {
     client.write_all(&[framed(b'R', &[0; 4]), idle()].concat()).ok()?;
     loop {
         message(&mut client, 5)?;
-        let column = |name: &str| [name.as_bytes(), &[0; 7], &25_u32.to_be_bytes(), &[0xff; 6], &[0; 2]].concat();
+        let column =
+            |name: &str| [name.as_bytes(), &[0; 7], &25_u32.to_be_bytes(), &[0xff; 6], &[0; 2]].concat();
         let columns = [&2_u16.to_be_bytes()[..], &column("a"), &column("b")].concat();
-        let value = |text: &str| [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+        let value =
+            |text: &str| [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
         let row = [&2_u16.to_be_bytes()[..], &value("f"), &value("0/3000060")].concat();
         let answer = [framed(b'T', &columns), framed(b'D', &row), framed(b'C', b"SELECT 1\0"), idle()];
         client.write_all(&answer.concat()).ok()?;

@@ -45,7 +45,8 @@ impl World {
                 (seen, !seen)
             }
         };
-        if lacks {
+        // Whoever only says so is tried again without a word of the file system.
+        if matches!(found, Found::Lacking(_)) {
             self.cramped.insert(name.clone());
         }
         if goes_on {
@@ -88,8 +89,12 @@ impl World {
 /// `db` alone, which needs room, is up, and may be started again twice.
 fn needs_room(codes: &[u8]) -> (Machine, std::time::Instant) {
     let mut db = ServiceSpec::minimal(named(0), Kind::Daemon, vec!["/bin/db".to_owned()]);
-    db.room =
-        Some(Room { path: "/data".into(), bytes: 32 << 20, more: None, codes: codes.iter().copied().collect() });
+    db.room = Some(Room {
+        path: "/data".into(),
+        bytes: 32 << 20,
+        more: None,
+        codes: codes.iter().copied().collect(),
+    });
     db.restart.max = 2;
     db.gives_up.default = GivesUp::StopAll;
     let now = std::time::Instant::now();

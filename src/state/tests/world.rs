@@ -41,7 +41,7 @@ pub(super) struct World {
     /// Each service's last look for room: its number, and when.
     pub(super) looks: BTreeMap<ServiceName, (u64, Instant)>,
     /// Of whom somebody has ever wished something.
-    excused: BTreeSet<ServiceName>,
+    pub(super) excused: BTreeSet<ServiceName>,
 }
 
 impl World {
@@ -207,10 +207,7 @@ impl World {
         );
         let process = self.processes.get_mut(&name).unwrap();
         match action {
-            Action::Spawn { .. }
-            | Action::Look { .. }
-            | Action::Quiesce { .. }
-            | Action::Resume { .. } => {}
+            Action::Spawn { .. } | Action::Look { .. } | Action::Quiesce { .. } | Action::Resume { .. } => {}
             Action::Tell { signal, .. } => {
                 promise!(process.leader && !process.stopped, "{name} is told something and is not up");
                 let rule = spec.outage_signals.as_ref().unwrap();
