@@ -5,6 +5,9 @@
 //! | before the lineage | nothing | begins |
 //! | before the rename | lineage, cluster, a staging directory, perhaps a new timeline in our epoch | throws staging away and begins again; the timeline moves on |
 //! | after the rename | the data directory | adopts it |
+//!
+//! Without room nothing is left behind either: `datadir` throws staging away, asks for more room than there was, and ends with
+//! 73. Killed in that, it is as before the rename.
 
 use super::survey::{Survey, patient, survey};
 use crate::archive::{codec::Codec, names};
