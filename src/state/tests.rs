@@ -256,7 +256,6 @@ fn every_mutant_is_caught_by_the_promise_that_it_breaks() {
         (Mutant::OversleepingCounts, "is held to a deadline|is past its ladder and not killed"),
         (Mutant::LiveWithoutGround, "is ended for its silence"),
         (Mutant::OutageNeverEnds, "serves and"),
-        (Mutant::WantOfRoomCounts, "was started only"),
         (Mutant::StartWithoutRoom, "has no room and"),
         (Mutant::StaleLooks, "stale look"),
     ];

@@ -165,6 +165,35 @@ fn who_says_that_it_has_no_room_is_tried_ever_less_often_and_never_given_up() {
     assert!(matches!(machine.whole(), Whole::Up));
 }
 
+/// Random histories reach it too seldom for every run.
+#[test]
+fn that_want_of_room_counts_as_an_attempt_is_caught() {
+    let shape = Shape {
+        kind: Kind::Daemon,
+        notify: false,
+        requires: 0,
+        after: 0,
+        fenced: false,
+        rungs: 1,
+        deadline: false,
+        max: 1,
+        how: GivesUp::Hold,
+        pass: false,
+        when: When::Always,
+        live: false,
+        probed: false,
+        outage: false,
+        goes_on: false,
+        quiesces: false,
+        room: true,
+    };
+    let (lacks, enough) = (Op::Looked(0, 1), Op::Looked(0, 0));
+    let ops = [Op::Fails(0), lacks, Op::Wait(2_000), enough, Op::Fails(0), enough];
+    assert_eq!(live(std::slice::from_ref(&shape), &ops), Ok(()));
+    let why = mutant::with(Some(Mutant::WantOfRoomCounts), || live(&[shape], &ops)).unwrap_err();
+    assert!(why.contains("gave up and was started only 1 times"), "{why}");
+}
+
 #[test]
 fn what_lacks_is_said_with_what_to_do() {
     let (path, said) = ("/data".into(), |lack: Lack| lack.to_string());
