@@ -37,7 +37,7 @@ pub fn parse(text: &str) -> Option<u64> {
 #[must_use]
 pub fn show(bytes: u64) -> String {
     let tenths = bytes.saturating_mul(10) >> 20;
-    if tenths % 10 == 0 || tenths >= 100 {
+    if tenths.is_multiple_of(10) || tenths >= 100 {
         format!("{} MB", bytes >> 20)
     } else {
         format!("{}.{} MB", tenths / 10, tenths % 10)
