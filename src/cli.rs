@@ -132,7 +132,7 @@ fn role(settings: &Settings, run: impl FnOnce(&Settings) -> Result<Exit, Failure
     os::memory::keep_little(os::memory::Heaps::Two);
     // Those that stay need little of what their start needed; those that end sooner never get there.
     os::memory::give_back_after(STARTED);
-    run(settings)
+    run(settings).map_err(Failure::or_no_room)
 }
 
 /// What `run` works on: with the server settings of the command line, and what is said of it all.

@@ -17,6 +17,8 @@ pub enum Exit {
     Usage = 64,
     /// A service that must not fail gave up.
     GaveUp = 70,
+    /// There is no room on the volume for what has to be done; it goes well once there is.
+    NoRoom = 73,
     /// The stop budget ran out, or a second signal cut it short: something was killed.
     Forced = 75,
     /// Everything stopped in order, but WAL remains that is not in the archive.
@@ -39,6 +41,7 @@ impl Exit {
             Exit::No => "the answer is no",
             Exit::Usage => "the command line is wrong",
             Exit::GaveUp => "a service that must not fail gave up",
+            Exit::NoRoom => "there is no room on the volume",
             Exit::Forced => "the stop was forced: something had to be killed",
             Exit::NotArchived => "stopped in order, but not all WAL is in the archive",
             Exit::Refused => "refused: owned by another, or not our data",
@@ -61,6 +64,7 @@ impl Exit {
             1 => Some(Exit::No),
             64 => Some(Exit::Usage),
             70 => Some(Exit::GaveUp),
+            73 => Some(Exit::NoRoom),
             75 => Some(Exit::Forced),
             76 => Some(Exit::NotArchived),
             77 => Some(Exit::Refused),
@@ -104,6 +108,28 @@ impl Failure {
     pub fn gave_up(message: impl Into<String>) -> Failure {
         Failure::new(Exit::GaveUp, message)
     }
+    /// A step that failed because the file system is full, or the quota used up, goes well once there is room: that has a
+    /// code of its own (73). Known by the system's own words, which programs of others hand on in theirs.
+    #[must_use]
+    pub fn or_no_room(self) -> Failure {
+        let text = self.message.to_lowercase();
+        let full = ["no space left on device", "disk quota exceeded", "the disk is full"];
+        match self.exit {
+            Exit::GaveUp if full.iter().any(|words| text.contains(words)) => {
+                Failure { exit: Exit::NoRoom, ..self }
+            }
+            Exit::GaveUp
+            | Exit::Clean
+            | Exit::No
+            | Exit::Usage
+            | Exit::NoRoom
+            | Exit::Forced
+            | Exit::NotArchived
+            | Exit::Refused
+            | Exit::Config
+            | Exit::Fatal => self,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +143,7 @@ mod tests {
             Exit::No,
             Exit::Usage,
             Exit::GaveUp,
+            Exit::NoRoom,
             Exit::Forced,
             Exit::NotArchived,
             Exit::Refused,
@@ -127,5 +154,18 @@ mod tests {
             assert!(!exit.sentence().is_empty());
         }
         assert_eq!(Exit::from_code(3), None);
+    }
+
+    #[test]
+    fn a_full_disk_has_a_code_of_its_own_and_changes_no_other() {
+        let exit = |failure: Failure| failure.or_no_room().exit;
+        for errno in [28, 122] {
+            let said = std::io::Error::from_raw_os_error(errno);
+            assert_eq!(exit(Failure::gave_up(format!("/data/x: cannot write it: {said}"))), Exit::NoRoom);
+        }
+        let engine = "write /data/pgdata.staging/base/1/2: no space left on device";
+        assert_eq!(exit(Failure::gave_up(engine)), Exit::NoRoom);
+        assert_eq!(exit(Failure::gave_up("/data/x: Permission denied")), Exit::GaveUp);
+        assert_eq!(exit(Failure::refused("No space left on device")), Exit::Refused);
     }
 }

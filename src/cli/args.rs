@@ -24,9 +24,9 @@ use std::time::Duration;
   supafly check              read all configuration, say all that is wrong
   supafly backup now         take a base backup and verify it
 
-Exit codes: 0 done, 1 no, 64 usage, 70 gave up, 75 forced stop, 76 stopped but
-WAL not all archived, 77 refused (owned by another, foreign data),
-78 configuration."
+Exit codes: 0 done, 1 no, 64 usage, 70 gave up, 73 no room on the volume (said
+by a role), 75 forced stop, 76 stopped but WAL not all archived, 77 refused
+(owned by another, foreign data), 78 configuration."
 )]
 pub(super) struct Cli {
     /// Settings [default: /etc/supafly/supafly.toml, if there]

@@ -138,6 +138,39 @@ pub enum Seen {
     },
 }
 
+/// How long one connection may stand for all: a postmaster that stands still (SIGSTOP, out of memory to fork with) takes
+/// nobody in any more, and those who are in notice nothing.
+pub const RENEW: Duration = Duration::from_secs(15);
+
+/// How the attempt ended to make a new connection beside one that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It stands.
+    Made,
+    /// The server has answered otherwise.
+    Refused {
+        /// By this SQLSTATE.
+        code: String,
+        /// In these words.
+        said: String,
+    },
+    /// There was no answer, and what there was instead.
+    Failed(String),
+}
+
+/// What that says of Postgres: `None` while it takes new connections. Whoever answers has taken the connection: that all of
+/// them are taken (53300), or that a role may not log in, is no fault of a server that serves those who are in. But one that
+/// says that it takes nobody now (57P03: it shuts down and waits for its clients) takes nobody.
+#[must_use]
+pub fn closed(attempt: &Attempt) -> Option<Seen> {
+    let why = match attempt {
+        Attempt::Made => return None,
+        Attempt::Refused { code, .. } if code != "57P03" => return None,
+        Attempt::Refused { said: why, .. } | Attempt::Failed(why) => why,
+    };
+    Some(Seen::Silent(format!("connections that stand still answer, but no new one is accepted: {why}")))
+}
+
 /// Whether the whole is fit to serve, and why (not).
 #[must_use]
 pub fn health(seen: &Seen, lost: Option<u32>) -> (bool, String) {

@@ -4,6 +4,7 @@ mod adoption;
 mod exchange;
 mod home;
 mod outgoing;
+mod watch;
 
 use super::decide::{Life, Protection};
 use super::protocol::{Answer, Call, Verb};

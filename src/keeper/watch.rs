@@ -1,13 +1,15 @@
 //! The watch on Postgres: does it answer, and does it take writes? `select` over its Unix socket, every two seconds.
 //!
 //! This is the fact that readiness stands on: a process that exists, or a READY=1 in the middle of a recovery, proves
-//! nothing. A connection that fails is a fact too, not an error of ours.
+//! nothing. A connection that fails is a fact too, not an error of ours. One connection is kept, because a new one costs
+//! Postgres a process; but every 15 s a new one takes its place, because one that stands does not show that others can be
+//! made (`decide::closed`).
 
-use super::decide::Seen;
+use super::decide::{self, Attempt, Seen};
 use crate::config::Settings;
 use crate::control::client::Row;
 use crate::postgres::lsn::Lsn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// How long Postgres may take for an answer.
@@ -22,11 +24,18 @@ const THERE: &str = "select exists (select from pg_catalog.pg_proc p \
      and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_function_privilege(p.oid, 'execute'))";
 const GRAPHQL: &str = "select state, detail from supafly.graphql_health()";
 
-/// A connection that is kept, and made anew when it breaks.
+/// A connection that is kept, made anew when it breaks, and replaced before it stands for too much.
 pub(super) struct Watch {
     config: tokio_postgres::Config,
     socket: std::path::PathBuf,
-    client: Option<Client>,
+    kept: Option<Kept>,
+    pub(super) renew: Duration,
+}
+
+struct Kept {
+    client: Client,
+    /// When Postgres last took a new connection.
+    proved: Instant,
 }
 
 impl std::fmt::Debug for Watch {
@@ -47,12 +56,12 @@ impl Watch {
             .application_name("supafly keeper")
             .connect_timeout(PATIENCE);
         let socket = directory.join(format!(".s.PGSQL.{}", settings.pg_port));
-        Watch { config, socket, client: None }
+        Watch { config, socket, kept: None, renew: decide::RENEW }
     }
 
     /// How pg_graphql is, as the function that `setup` makes says; nothing where set-up has not been.
     pub(super) async fn graphql(&mut self) -> Option<Row> {
-        let client = self.client.as_ref().filter(|c| !c.is_closed())?;
+        let client = self.kept.as_ref().map(|kept| &kept.client).filter(|c| !c.is_closed())?;
         let row = |state: &str, detail: &str| Row {
             name: "graphql".to_owned(),
             state: state.to_owned(),
@@ -76,7 +85,7 @@ impl Watch {
             }
             Err(_) => {
                 // The answer would come before the one to the next question.
-                self.client = None;
+                self.kept = None;
                 Some(row("broken", &format!("no answer in {} s", PATIENCE.as_secs())))
             }
         }
@@ -85,7 +94,7 @@ impl Watch {
     /// Asks once.
     pub(super) async fn look(&mut self) -> Seen {
         if !self.socket.exists() {
-            self.client = None;
+            self.kept = None;
             return Seen::Down;
         }
         let seen = match tokio::time::timeout(PATIENCE, self.ask()).await {
@@ -93,28 +102,55 @@ impl Watch {
             Ok(Err(e)) => Seen::Silent(said(&e)),
             Err(_) => Seen::Silent(format!("no answer in {} s", PATIENCE.as_secs())),
         };
-        if matches!(seen, Seen::Silent(_)) {
-            self.client = None;
+        match &self.kept {
+            Some(_) if matches!(seen, Seen::Silent(_)) => self.kept = None,
+            Some(kept) if kept.proved.elapsed() >= self.renew => {
+                let attempt = self.another().await;
+                return decide::closed(&attempt).unwrap_or(seen);
+            }
+            Some(_) | None => {}
         }
         seen
     }
 
     async fn ask(&mut self) -> Result<Seen, tokio_postgres::Error> {
-        let client = match self.client.take().filter(|c| !c.is_closed()) {
-            Some(client) => client,
-            None => {
-                let (client, connection) = self.config.connect(NoTls).await?;
-                tokio::spawn(async move {
-                    if let Err(e) = connection.await {
-                        tracing::debug!(error = %said(&e), "the connection of the watch has ended");
-                    }
-                });
-                client
-            }
+        let kept = match self.kept.take().filter(|kept| !kept.client.is_closed()) {
+            Some(kept) => kept,
+            None => self.connect().await?,
         };
-        let rows = client.simple_query(QUESTION).await?;
-        self.client = Some(client);
+        let rows = kept.client.simple_query(QUESTION).await?;
+        self.kept = Some(kept);
         Ok(rows.iter().find_map(read).unwrap_or_else(|| Seen::Silent("it gave no row".to_owned())))
+    }
+
+    async fn connect(&self) -> Result<Kept, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(NoTls).await?;
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(error = %said(&e), "the connection of the watch has ended");
+            }
+        });
+        Ok(Kept { client, proved: Instant::now() })
+    }
+
+    /// A new connection in the place of the one that answers. Where none can be made that one stays, as the witness that
+    /// the others still answer.
+    async fn another(&mut self) -> Attempt {
+        let attempt = match tokio::time::timeout(PATIENCE, self.connect()).await {
+            Ok(Ok(new)) => {
+                self.kept = Some(new);
+                Attempt::Made
+            }
+            Ok(Err(e)) => match e.as_db_error() {
+                Some(db) => Attempt::Refused { code: db.code().code().to_owned(), said: said(&e) },
+                None => Attempt::Failed(said(&e)),
+            },
+            Err(_) => Attempt::Failed(format!("no answer in {} s", PATIENCE.as_secs())),
+        };
+        if let (Some(kept), None) = (&mut self.kept, decide::closed(&attempt)) {
+            kept.proved = Instant::now();
+        }
+        attempt
     }
 }
 

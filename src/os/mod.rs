@@ -18,6 +18,7 @@ pub mod passing;
 pub mod privilege;
 pub mod procfs;
 pub mod reaper;
+pub mod room;
 pub mod shut;
 pub mod signals;
 pub mod spawn;

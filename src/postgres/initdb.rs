@@ -31,7 +31,7 @@ pub(super) fn make(place: &Place<'_>) -> Result<(), Failure> {
     let pgdata = settings.pgdata();
     tree::remove(&staging)?;
     let segment = settings.pg_initdb_args.wal_segment_size().unwrap_or(SegmentSize::DEFAULT.bytes());
-    tree::room(&settings.data, NEEDED + segment, "a new cluster")?;
+    place.room(NEEDED + segment, "a new cluster")?;
     tree::make(&staging, 0o750, postgres)?;
     initdb(place, bin, postgres, &staging)?;
     failpoint::hit("datadir.after-initdb");

@@ -32,7 +32,7 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// Where a data directory is made before it gets its name.
     pub(crate) fn staging(&self) -> PathBuf {
-        self.settings.data.join("pgdata.staging")
+        staging(self.settings)
     }
 
     /// Archiving through keeper, when there is a store.
@@ -66,6 +66,22 @@ impl Place<'_> {
         }
     }
 
+    /// How much is free on the volume. When that is less than `needed` it is a failure (73), and whoever waits for room is
+    /// told for how much.
+    pub(crate) fn room(&self, needed: u64, what: &str) -> Result<u64, Failure> {
+        tree::room(&self.settings.data, needed, what).inspect_err(|failure| {
+            if failure.exit == Exit::NoRoom {
+                self.ask_for(needed);
+            }
+        })
+    }
+
+    /// Tells whoever starts us again for how much room to wait. Where that cannot be told, we are started sooner, and in
+    /// vain.
+    pub(crate) fn ask_for(&self, bytes: u64) {
+        let _ = durable::replace(&wanted_room(self.settings), format!("{bytes}\n").as_bytes(), 0o644);
+    }
+
     pub(crate) fn users(&self) -> hba::Users {
         hba::Users {
             postgres: self.postgres.name.clone(),
@@ -73,6 +89,11 @@ impl Place<'_> {
             root: nix::unistd::Uid::effective().is_root(),
         }
     }
+}
+
+/// The file in which this role says how much room it needs (`room.more` of its service), while it needs some.
+fn wanted_room(settings: &Settings) -> PathBuf {
+    settings.run.join("datadir.room")
 }
 
 /// Writes the three files and returns the path of `postgresql.conf`, which `reader` alone reads: what somebody gave for an
@@ -98,11 +119,28 @@ pub(crate) fn write_configuration(
     Ok(config)
 }
 
-/// Runs the role.
+/// Runs the role. Without room what is half made makes room first: it would be thrown away at the next start, and whoever
+/// waits for that start looks at what is free. A kill before that leaves it to the next start, as every kill does.
 ///
 /// # Errors
-/// 77 for data that is not ours, 78 for settings that cannot be, 70 for a step that failed.
+/// 77 for data that is not ours, 78 for settings that cannot be, 73 without room, 70 for a step that failed.
 pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
+    // What a former start needed this one may not.
+    let _ = std::fs::remove_file(wanted_room(settings));
+    datadir(settings).map_err(Failure::or_no_room).inspect_err(|failure| {
+        if failure.exit == Exit::NoRoom {
+            // Only what nobody has given its name yet; why it failed matters more than why this does.
+            let _ = tree::remove(&staging(settings));
+        }
+    })
+}
+
+/// Where a data directory is made before it gets its name.
+fn staging(settings: &Settings) -> PathBuf {
+    settings.data.join("pgdata.staging")
+}
+
+fn datadir(settings: &Settings) -> Result<Exit, Failure> {
     let path = settings.own().join("identity.json");
     let mut identity = Identity::load(&path)?.ok_or_else(|| {
         Failure::gave_up(format!(
@@ -171,6 +209,7 @@ pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
         identity.save(&path)?;
     }
     configure(&place, &control)?;
+    room_for_wal(settings, &control)?;
     port_free(settings)?;
     Ok(Exit::Clean)
 }
@@ -330,6 +369,15 @@ fn configure(place: &Place<'_>, control: &Control) -> Result<(), Failure> {
         config.display(),
         String::from_utf8_lossy(&output.stderr).trim()
     )))
+}
+
+/// Says how much room Postgres needs to start (`room.more` of its service): a segment to end its recovery with, and one to
+/// go on with.
+fn room_for_wal(settings: &Settings, control: &Control) -> Result<(), Failure> {
+    let file = settings.run.join("postgres.room");
+    let bytes = 2 * control.wal_segment_size.bytes();
+    durable::replace(&file, format!("{bytes}\n").as_bytes(), 0o644)
+        .map_err(|e| tree::failed(&file, "write this file", &e))
 }
 
 /// Postgres's own message would come after we have handed over, and in a restart loop.

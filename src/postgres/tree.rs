@@ -2,7 +2,7 @@
 //! gets its name.
 
 use super::account::Account;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -86,17 +86,20 @@ pub(crate) fn size(path: &Path) -> Result<u64, Failure> {
     Ok(stat.blocks().saturating_mul(stat.fragment_size()))
 }
 
-/// Refuses when less than `needed` bytes are free below `path`.
-pub(crate) fn room(path: &Path, needed: u64, what: &str) -> Result<(), Failure> {
+/// How many bytes are free below `path`; refuses (73) when that is less than `needed`.
+pub(crate) fn room(path: &Path, needed: u64, what: &str) -> Result<u64, Failure> {
     let stat = nix::sys::statvfs::statvfs(path).map_err(|e| failed(path, "ask for free room", &e.into()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free >= needed {
-        return Ok(());
+        return Ok(free);
     }
-    Err(Failure::gave_up(format!(
-        "{}: the disk is full: {what} needs {} MB, {} MB are free; make room or grow the volume",
-        path.display(),
-        needed >> 20,
-        free >> 20
-    )))
+    Err(Failure::new(
+        Exit::NoRoom,
+        format!(
+            "{}: the disk is full: {what} needs {} MB, {} MB are free; make room or grow the volume",
+            path.display(),
+            needed >> 20,
+            free >> 20
+        ),
+    ))
 }

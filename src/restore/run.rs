@@ -5,11 +5,14 @@
 //! | before the lineage | nothing | begins |
 //! | before the rename | lineage, cluster, a staging directory, perhaps a new timeline in our epoch | throws staging away and begins again; the timeline moves on |
 //! | after the rename | the data directory | adopts it |
+//!
+//! Without room nothing is left behind either: `datadir` throws staging away, asks for more room than there was, and ends with
+//! 73. Killed in that, it is as before the rename.
 
 use super::survey::{Survey, patient, survey};
 use crate::archive::{codec::Codec, names};
 use crate::control::client::notify;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::failpoint;
 use crate::owner::{Cluster, Epoch, Lineage, cluster, lineage};
 use crate::postgres::control::{self, State};
@@ -29,6 +32,8 @@ const FETCH: Duration = Duration::from_secs(12 * 3600);
 /// Keeper has the file within moments unless the store is away.
 const HISTORY: Duration = Duration::from_secs(1800);
 const STOP: Duration = Duration::from_secs(300);
+/// How much more must be free, at least, after a restore that found too little.
+const MORE: u64 = 64 << 20;
 /// Between two lines about a replay.
 const TOLD: Duration = Duration::from_secs(10);
 /// What of a former life must not be in a restored data directory.
@@ -64,13 +69,31 @@ pub(crate) fn run(place: &Place<'_>, store: &Store, own: Epoch) -> Result<(), Fa
     place.runtime.block_on(claim_history(store, own, &survey, &engine))?;
     failpoint::hit("restore.after-lineage");
     let room = survey.uncompressed + survey.uncompressed / 5 + 8 * survey.cluster.wal_segment_size.bytes();
-    tree::room(&place.settings.data, room, "the restore")?;
-    fetch(place, &engine, &survey, &staging)?;
+    let free = place.room(room, "the restore")?;
+    make(place, store, own, &survey, &engine).map_err(Failure::or_no_room).inspect_err(|failure| {
+        if failure.exit == Exit::NoRoom {
+            // It was not enough for what there is to fetch, or another took it. The same again would end as this has, after
+            // another fetch of everything.
+            place.ask_for(free + room / 10 + MORE);
+        }
+    })
+}
+
+/// Everything between the first byte fetched and the name.
+fn make(
+    place: &Place<'_>,
+    store: &Store,
+    own: Epoch,
+    survey: &Survey,
+    engine: &Engine,
+) -> Result<(), Failure> {
+    let staging = place.staging();
+    fetch(place, engine, survey, &staging)?;
     failpoint::hit("restore.after-fetch");
     let settings = set_aside(&staging)?;
     prepare(place, &staging)?;
     failpoint::hit("restore.after-signal-file");
-    let timeline = replay(place, store, own, &survey, &staging)?;
+    let timeline = replay(place, store, own, survey, &staging)?;
     failpoint::hit("restore.after-stop");
     if let Some(text) = settings {
         put_back(place, &staging, &text)?;

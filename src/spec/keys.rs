@@ -243,6 +243,36 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "When it ended with this code; asked first.",
             ),
             key(
+                "room",
+                "`{ path = \"${data}\", bytes = \"32MiB\" }`",
+                "not looked at",
+                "What a start needs free on a file system. When it has failed, and its code is none of `restart.final_codes`, that is \
+                 looked at: with less (or no inode to be had), it waits without giving up, whatever `restart` and `gives_up` say, is \
+                 not started, and nothing of it counts as an attempt; looked at again every 2 s, it starts when there is room, or when \
+                 somebody says `supafly start`.",
+            ),
+            key(
+                "room.path",
+                "absolute path",
+                "(must be there)",
+                "On the file system that holds it, or the nearest directory above it that exists. What counts is what is free for \
+                 users other than root. A user's quota is not seen.",
+            ),
+            key("room.bytes", "`512KiB`, `32MiB`, `2GiB`", "(must be there)", "How much."),
+            key(
+                "room.more",
+                "absolute path",
+                "none",
+                "A file that holds a number of bytes, when more is needed; read at every look.",
+            ),
+            key(
+                "room.codes",
+                "list of exit codes",
+                "none",
+                "With these the service says itself that it found no room, whatever is to be seen (a quota): it is tried again after \
+                 `restart.delay`, doubled up to `restart.max_delay`, for ever.",
+            ),
+            key(
                 "pass_exit",
                 "list of exit codes",
                 "none",

@@ -12,12 +12,14 @@ mod parse;
 mod policy;
 pub mod problem;
 mod reader;
+pub mod room;
 #[cfg(test)]
 mod tests;
 
 pub use capability::Capability;
 pub use names::{Pass, ServiceName};
 pub use parse::parse;
+pub use room::Room;
 
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,6 +292,8 @@ pub struct ServiceSpec {
     /// What must be installed for the service to exist; `None`: the program of `exec`.
     pub program: Option<String>,
     pub lock: Option<PathBuf>,
+    /// What a start needs free on a file system.
+    pub room: Option<Room>,
     pub parent_death: Option<Signal>,
     pub watchdog: Option<Duration>,
     pub reports_health: Option<Duration>,
@@ -376,6 +380,7 @@ impl ServiceSpec {
             presence: Presence::Optional,
             program: None,
             lock: None,
+            room: None,
             parent_death: Some(Signal::SIGTERM),
             watchdog: None,
             reports_health: None,

@@ -4,6 +4,7 @@ use super::asking::{live, ready};
 use super::policy::{after_outage, codes, gives_up, ladder, outage_signals, restart};
 use super::problem::{Problem, Problems};
 use super::reader::{File, Reader, Value, nearest};
+use super::room::room;
 use super::{
     Capability, CoreLimit, Freezing, Helpers, Kind, NewPrivileges, Pass, Presence, Ready, ServiceName,
     ServiceSpec,
@@ -101,6 +102,7 @@ fn service(r: &Reader<'_>, name: Option<ServiceName>) -> Option<ServiceSpec> {
         },
         program: r.get("program").and_then(|v| f.text(v)),
         lock: r.get("lock").and_then(|v| absolute(f, v)),
+        room: r.get("room").and_then(|v| room(f, v)),
         parent_death: r.get("parent_death").and_then(|v| signal(f, v)).or(base.parent_death),
         watchdog: r.get("watchdog").and_then(|v| f.duration(v)),
         reports_health: r.get("reports_health").and_then(|v| f.duration(v)),

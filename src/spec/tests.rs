@@ -141,6 +141,31 @@ fn numbers_outside_their_bounds_are_refused() {
 }
 
 #[test]
+fn room_is_read_with_its_size_and_nothing_of_it_is_guessed() {
+    let text = "kind = \"daemon\"\nexec = [\"/x\"]\nroom = { path = \"${data}\", bytes = \"32MiB\", more = \"${run}/r\", codes = [73] }\n";
+    let room = Room {
+        path: "/data".into(),
+        bytes: 32 << 20,
+        more: Some("/run/supafly/r".into()),
+        codes: BTreeSet::from([73]),
+    };
+    assert_eq!(good(text).room, Some(room));
+    let cases = [
+        ("room = { path = \"/d\" }", "x.toml:3:8: `bytes` is missing"),
+        ("room = { bytes = \"1MiB\" }", "x.toml:3:8: `path` is missing"),
+        ("room = { path = \"d\", bytes = \"1MiB\" }", "x.toml:3:17: write an absolute path"),
+        ("room = { path = \"/d\", bytes = 32 }", "x.toml:3:31: not a size; write 512KiB, 32MiB or 2GiB"),
+        (
+            "room = { path = \"/d\", bytes = \"32MB\" }",
+            "x.toml:3:31: not a size; write 512KiB, 32MiB or 2GiB",
+        ),
+    ];
+    for (line, right) in cases {
+        assert_eq!(said_of(line), [right], "{line}");
+    }
+}
+
+#[test]
 fn a_ladder_cannot_lack_or_name_its_end() {
     let cases = [
         (

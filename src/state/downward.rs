@@ -22,7 +22,7 @@ impl Machine {
             Cause::GaveUp { name, .. } => Why::GaveUp(name.clone()),
         };
         let may_stop = |s: &Service| {
-            let waiting = matches!(s.state(), State::Waiting | State::Backoff { .. });
+            let waiting = matches!(s.state(), State::Waiting | State::Backoff { .. } | State::Cramped(_));
             let to_come = matches!(s.state(), State::Spawning { stop: None, .. });
             let up = to_come || s.state().phase() == Phase::Running;
             // What is on its way down for a restart must not come up again.

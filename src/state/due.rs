@@ -38,6 +38,14 @@ impl Machine {
                     actions.extend(service.stop(Then::Failed(Why::Watchdog), 0, &self.plan, now));
                 }
                 State::Stopping { .. } => actions.extend(service.next_rung(&self.plan, now)),
+                State::Cramped(_) => {
+                    // Nothing is started before the thaw, so nothing is looked at before it.
+                    if !self.services.get(&name).is_some_and(|s| self.may_start(s)) {
+                        continue;
+                    }
+                    let Some(service) = self.services.get_mut(&name) else { continue };
+                    actions.extend(service.look_due(&self.plan, now));
+                }
                 // Whether a restart is due is for `advance`, which knows whether the whole is up.
                 State::Backoff { .. }
                 | State::Waiting

@@ -30,6 +30,7 @@ impl Service {
             | State::Stopping { .. }
             | State::Clearing { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => {}

@@ -60,6 +60,7 @@ impl Machine {
             | State::Stopping { .. }
             | State::Clearing { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => None,
@@ -213,6 +214,7 @@ impl Service {
             | State::Stopping { .. }
             | State::Clearing { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => return Vec::new(),

@@ -34,7 +34,7 @@ impl Service {
                 }
                 Vec::new()
             }
-            State::Waiting | State::Backoff { .. } => {
+            State::Waiting | State::Backoff { .. } | State::Cramped(_) => {
                 self.settle(then, now);
                 Vec::new()
             }
@@ -150,7 +150,7 @@ impl Service {
                 *former = then;
                 Vec::new()
             }
-            State::Waiting | State::Backoff { .. } | State::Done | State::GaveUp(_) => {
+            State::Waiting | State::Backoff { .. } | State::Cramped(_) | State::Done | State::GaveUp(_) => {
                 self.settle(then, now);
                 Vec::new()
             }

@@ -5,7 +5,7 @@ use super::outage;
 use super::service::Installed;
 use super::single::Again;
 use super::states::Phase;
-use super::{Action, Dependents, Happened, Run, Service, Stage, State, Then, Why};
+use super::{Action, Dependents, Found, Happened, Run, Service, Stage, State, Then, Why};
 use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::spec::ServiceName;
@@ -56,6 +56,15 @@ pub enum Event {
         by: ServiceName,
         /// Why.
         why: String,
+    },
+    /// It was looked how much room there is for a start.
+    Looked {
+        /// For whom.
+        name: ServiceName,
+        /// Which look; a former one changes nothing.
+        number: u64,
+        /// What was found.
+        found: Found,
     },
     /// Time has passed.
     Tick,
@@ -195,7 +204,9 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         // What is not started before the thaw need not be woken for.
-        let sleeps = |s: &Service| matches!(s.state(), State::Backoff { .. }) && !self.may_start(s);
+        let sleeps = |s: &Service| {
+            matches!(s.state(), State::Backoff { .. } | State::Cramped(_)) && !self.may_start(s)
+        };
         let services = self.services.values().filter(|s| !sleeps(s)).filter_map(Service::deadline).min();
         let whole = match &self.whole {
             // Past the last call everything was killed already: there is nothing more to wake for.
@@ -220,6 +231,12 @@ impl Machine {
             Event::Freeze(by) => self.freeze(by, now, &mut actions),
             Event::Thaw(by) => self.thaw(&by, now, &mut actions),
             Event::Fence { by, why } => self.fence(&by, &why, now, &mut actions),
+            Event::Looked { name, number, found } => {
+                if let Some(service) = self.services.get_mut(&name) {
+                    service.looked(number, found, &self.plan, now);
+                }
+                Answer::Accepted
+            }
             Event::Tick => Answer::Accepted,
             Event::Overslept(by) => {
                 self.overslept(by);
@@ -227,6 +244,20 @@ impl Machine {
             }
         };
         self.settle(now, &mut actions);
+        // Who is to go meanwhile is not looked after any more.
+        actions.retain(|action| match action {
+            Action::Look { name, number } => self.services.get(name).is_some_and(|s| s.awaits_look(*number)),
+            Action::Spawn { .. }
+            | Action::Signal { .. }
+            | Action::Tell { .. }
+            | Action::Kill { .. }
+            | Action::Clear { .. }
+            | Action::Freeze { .. }
+            | Action::Thaw { .. }
+            | Action::Quiesce { .. }
+            | Action::Resume { .. }
+            | Action::Fence { .. } => true,
+        });
         (actions, answer)
     }
 

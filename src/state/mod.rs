@@ -6,6 +6,9 @@
 //!     └───────────┴───────────┴─────────┴──────────────────────────────────────── ┘
 //! ```
 //!
+//! A service that names the room that it needs goes from `Clearing` to `Cramped` when it has failed, and from there to what
+//! its policy says, or, while there is too little, waits there (`room.rs`).
+//!
 //! Everything may be frozen: what runs stands in `Frozen` with all its deadlines, and goes on from there when it is thawed.
 //!
 //! Pure and total: no clock, no process, no file. One task owns the [`Machine`] and feeds it one stream of events; a
@@ -22,6 +25,7 @@ mod machine;
 mod mutant;
 mod outage;
 mod policy;
+mod room;
 mod service;
 mod single;
 mod states;
@@ -31,6 +35,7 @@ mod upward;
 
 pub use freezing::Stage;
 pub use machine::{Answer, Cause, Event, Machine, Whole};
+pub use room::{Cramped, Found, Lack, Look, Seen};
 pub use service::{Installed, Service};
 pub use single::Dependents;
 pub use states::{Before, Fitness, Held, Phase, State, Told, Up};
@@ -205,6 +210,13 @@ pub enum Action {
         name: ServiceName,
         /// Its run.
         run: Run,
+    },
+    /// Look how much room there is for a start of this service (`room`); answer with [`Event::Looked`], soon or never.
+    Look {
+        /// For whom.
+        name: ServiceName,
+        /// Which of its looks.
+        number: u64,
     },
     /// Stop the whole descent where it stands; answer with [`Happened::Frozen`] or [`Happened::Busy`].
     Freeze {

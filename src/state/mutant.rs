@@ -49,6 +49,12 @@ pub(super) enum Mutant {
     LiveWithoutGround,
     /// Nobody is told that an outage is over.
     OutageNeverEnds,
+    /// A start that had no room counts as an attempt.
+    WantOfRoomCounts,
+    /// A service is started although there is too little room.
+    StartWithoutRoom,
+    /// A look of a former end is believed.
+    StaleLooks,
 }
 
 #[cfg(not(test))]

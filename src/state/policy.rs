@@ -2,7 +2,7 @@
 
 use super::ladder::end;
 use super::mutant::{self, Mutant};
-use super::{End, Ending, GivenUp, Service, State, Then, Why};
+use super::{Action, End, Ending, GivenUp, Service, State, Then, Why};
 use crate::plan::Plan;
 use crate::spec::{GivesUp, Kind, When};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ impl Service {
         ready_for: Option<Duration>,
         plan: &Plan,
         now: Instant,
-    ) {
+    ) -> Vec<Action> {
         self.last = Some(ending.clone());
         match then {
             Then::Down(why) => self.set(State::Down(why), now),
@@ -35,7 +35,7 @@ impl Service {
                     now,
                 );
             }
-            Then::Failed(why) => self.again_or_give_up(ending, Some(why), ready_for, plan, now),
+            Then::Failed(why) => return self.failed(ending, Some(why), ready_for, plan, now),
             Then::Policy => {
                 let well = ending == Ending::Exited(0);
                 match (self.spec.kind, self.spec.restart.when, well) {
@@ -43,14 +43,28 @@ impl Service {
                     | (Kind::Daemon, When::Never | When::OnFailure, true)
                     | (Kind::Oneshot, When::Always, true) => self.set(State::Done, now),
                     (Kind::Daemon, When::Always, true) | (Kind::Daemon | Kind::Oneshot, _, false) => {
-                        self.again_or_give_up(ending, None, ready_for, plan, now);
+                        return self.failed(ending, None, ready_for, plan, now);
                     }
                 }
             }
         }
+        Vec::new()
     }
 
-    fn again_or_give_up(
+    /// A service that has been well for long begins its attempts anew.
+    pub(super) fn forgive(&mut self, ready_for: Option<Duration>, now: Instant) {
+        if ready_for.is_some_and(|d| d >= STABLE) {
+            self.attempt = 0;
+            self.starts.clear();
+            self.starts.push_back(now);
+        }
+    }
+
+    pub(super) fn is_final(&self, ending: &Ending) -> bool {
+        ending.code().is_some_and(|c| self.spec.restart.final_codes.contains(&c))
+    }
+
+    pub(super) fn again_or_give_up(
         &mut self,
         ending: Ending,
         why: Option<Why>,
@@ -58,18 +72,13 @@ impl Service {
         plan: &Plan,
         now: Instant,
     ) {
+        self.forgive(ready_for, now);
         let policy = &self.spec.restart;
-        if ready_for.is_some_and(|d| d >= STABLE) {
-            self.attempt = 0;
-            self.starts.clear();
-            self.starts.push_back(now);
-        }
         while self.starts.front().is_some_and(|t| now.saturating_duration_since(*t) > policy.window) {
             self.starts.pop_front();
         }
         let recent = u32::try_from(self.starts.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        let final_code = ending.code().is_some_and(|c| policy.final_codes.contains(&c));
-        let spent = if final_code {
+        let spent = if self.is_final(&ending) {
             Some(format!("{ending}, which is final"))
         } else if matches!(policy.when, When::Never) {
             Some(why.as_ref().map_or_else(|| ending.to_string(), |w| format!("{w} ({ending})")))
@@ -91,7 +100,7 @@ impl Service {
 
     /// Exponential, capped, and a tenth shorter or not by the number of the attempt, so that two services that died
     /// together do not come back together for ever.
-    fn delay(&self) -> Duration {
+    pub(super) fn delay(&self) -> Duration {
         let policy = &self.spec.restart;
         let doubled = policy.delay.saturating_mul(1u32.checked_shl(self.attempt.min(20)).unwrap_or(u32::MAX));
         let capped = doubled.min(policy.max_delay);

@@ -20,6 +20,8 @@ pub struct Service {
     pub(super) last: Option<Ending>,
     pub(super) forced: Forced,
     pub(super) took: Option<Duration>,
+    /// How often was looked for room.
+    pub(super) looks: u64,
 }
 
 /// Whether this service's last stop had to go beyond its first rung.
@@ -45,6 +47,7 @@ impl Service {
             last: None,
             forced: Forced::No,
             took: None,
+            looks: 0,
         }
     }
 
@@ -97,6 +100,7 @@ impl Service {
             State::Waiting
             | State::Absent
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => None,
@@ -116,6 +120,7 @@ impl Service {
             | State::Spawning { .. }
             | State::Clearing { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => None,
@@ -163,6 +168,7 @@ impl Service {
             | State::Stopping { .. }
             | State::Clearing { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Down(_)
             | State::GaveUp(_) => false,
         }
@@ -188,6 +194,7 @@ impl Service {
             }
             State::Stopping { until, rung, .. } => (*rung <= self.spec.stop.rungs().len()).then_some(*until),
             State::Backoff { until, .. } => Some(*until),
+            State::Cramped(cramped) => Some(cramped.look.until()),
             State::Waiting
             | State::Absent
             | State::Spawning { .. }
@@ -207,11 +214,9 @@ impl Service {
         match what {
             Happened::Spawned(pid) => self.spawned(run, pid, plan, now),
             Happened::SpawnFailed(why) => {
-                if let State::Spawning { stop, .. } = &self.state {
-                    let then = stop.clone().unwrap_or(Then::Policy);
-                    self.concluded(Ending::SpawnFailed(why), then, None, plan, now);
-                }
-                Vec::new()
+                let State::Spawning { stop, .. } = &self.state else { return Vec::new() };
+                let then = stop.clone().unwrap_or(Then::Policy);
+                self.concluded(Ending::SpawnFailed(why), then, None, plan, now)
             }
             Happened::Ready => {
                 self.answered_ready(run, now);
@@ -244,11 +249,9 @@ impl Service {
             Happened::Busy(_) | Happened::Quiesced => Vec::new(),
             Happened::Exited(ending) => self.exited(run, ending, now),
             Happened::DescentGone => {
-                if let State::Clearing { ending, then, ready_for, .. } = &self.state {
-                    let (ending, then, ready_for) = (ending.clone(), then.clone(), *ready_for);
-                    self.concluded(ending, then, ready_for, plan, now);
-                }
-                Vec::new()
+                let State::Clearing { ending, then, ready_for, .. } = &self.state else { return Vec::new() };
+                let (ending, then, ready_for) = (ending.clone(), then.clone(), *ready_for);
+                self.concluded(ending, then, ready_for, plan, now)
             }
         }
     }
@@ -283,6 +286,7 @@ impl Service {
                 *until += by;
                 self.since += by;
             }
+            State::Cramped(cramped) => cramped.look.postpone(by),
             // A thaw moves what stands by all the time that it stood.
             State::Frozen { .. }
             | State::Waiting
@@ -311,6 +315,7 @@ impl Service {
             | State::Spawning { .. }
             | State::Starting { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => None,
@@ -328,6 +333,7 @@ impl Service {
             | State::Absent
             | State::Clearing { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => return Vec::new(),

@@ -37,7 +37,8 @@ impl Machine {
             | State::Frozen { .. }
             | State::Stopping { .. }
             | State::Clearing { .. }
-            | State::Backoff { .. } => {}
+            | State::Backoff { .. }
+            | State::Cramped(_) => {}
         }
         self.leave(name, dependents, &Then::Down(Why::Asked(format!("asked by {by}"))))
     }
@@ -67,7 +68,12 @@ impl Machine {
             },
             (State::Done, Kind::Daemon)
             | (
-                State::Waiting | State::Absent | State::Backoff { .. } | State::Down(_) | State::GaveUp(_),
+                State::Waiting
+                | State::Absent
+                | State::Backoff { .. }
+                | State::Cramped(_)
+                | State::Down(_)
+                | State::GaveUp(_),
                 _,
             ) => self.start_one(name, Again::EvenDone, now),
             // A restart of a dependency restarts no dependent, unless that is wished.
@@ -145,6 +151,7 @@ impl Machine {
             State::GaveUp(GivenUp { end: End::Fenced, why, .. }) => held(name, why),
             State::Done
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Down(_)
             | State::GaveUp(GivenUp { end: End::Mendable, .. }) => {
                 service.anew(now);

@@ -1,6 +1,6 @@
 //! The states of a service. What exists only in a state is in its variant, so that nothing can be asked that is not there.
 
-use super::{Ending, GivenUp, Pid, Run, Then, Why};
+use super::{Cramped, Ending, GivenUp, Pid, Run, Then, Why};
 use std::time::{Duration, Instant};
 
 /// Where a service is. What exists only in a state is in its variant.
@@ -79,6 +79,8 @@ pub enum State {
         /// How it last ended.
         last: Ending,
     },
+    /// It has failed, and whether there is room for another start is being looked at, or there is too little.
+    Cramped(Cramped),
     /// It ended well, as it was meant to.
     Done,
     /// Not wanted.
@@ -173,6 +175,7 @@ impl State {
             | State::Ready { .. }
             | State::Frozen { .. }
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => None,
@@ -186,6 +189,7 @@ impl State {
             State::Waiting
             | State::Absent
             | State::Backoff { .. }
+            | State::Cramped(_)
             | State::Done
             | State::Down(_)
             | State::GaveUp(_) => Phase::Resting,

@@ -8,6 +8,7 @@
 #[macro_use]
 mod promise;
 mod ops;
+mod room;
 mod scenes;
 mod world;
 
@@ -16,8 +17,8 @@ use super::*;
 use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::spec::{
-    AfterOutage, Check, Freezing, Kind, Length, Live, Manner, OutageSignals, Probe, Ready, Rung, ServiceSpec,
-    StopLadder, When,
+    AfterOutage, Check, Freezing, Kind, Length, Live, Manner, OutageSignals, Probe, Ready, Room, Rung,
+    ServiceSpec, StopLadder, When,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -46,6 +47,7 @@ struct Shape {
     outage: bool,
     goes_on: bool,
     quiesces: bool,
+    room: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,9 @@ enum Op {
     Proved(usize),
     Busy(usize),
     Quiesced(usize),
+    /// It comes up and fails at once.
+    Fails(usize),
+    Looked(usize, u8),
     Oversleep(u64),
     Fence,
     Stop,
@@ -80,24 +85,28 @@ fn shape() -> impl Strategy<Value = Shape> {
     let bools = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let more =
         (any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    let more = (more, any::<bool>());
     (kind, (bools, more), any::<u8>(), any::<u8>(), 1usize..3, 0u32..3, how, when).prop_map(
-        |(kind, ((notify, fenced, deadline, pass), more), requires, after, rungs, max, how, when)| Shape {
-            kind,
-            notify,
-            requires,
-            after,
-            fenced,
-            rungs,
-            deadline,
-            max,
-            how,
-            pass,
-            when,
-            live: more.0,
-            probed: more.1,
-            outage: more.2,
-            goes_on: more.3,
-            quiesces: more.4,
+        |(kind, ((notify, fenced, deadline, pass), (more, room)), requires, after, rungs, max, how, when)| {
+            Shape {
+                kind,
+                notify,
+                requires,
+                after,
+                fenced,
+                rungs,
+                deadline,
+                max,
+                how,
+                pass,
+                when,
+                live: more.0,
+                probed: more.1,
+                outage: more.2,
+                goes_on: more.3,
+                quiesces: more.4,
+                room,
+            }
         },
     )
 }
@@ -122,7 +131,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Thaw),
         3 => i.clone().prop_map(Op::Proved),
         1 => i.clone().prop_map(Op::Busy),
-        1 => i.prop_map(Op::Quiesced),
+        1 => i.clone().prop_map(Op::Quiesced),
+        3 => i.clone().prop_map(Op::Fails),
+        6 => (i, 0u8..5).prop_map(|(i, what)| Op::Looked(i, what)),
         1 => (1_000u64..30_000).prop_map(Op::Oversleep),
         1 => Just(Op::Fence),
         1 => Just(Op::Stop),
@@ -178,6 +189,12 @@ fn spec(i: usize, shape: &Shape) -> ServiceSpec {
     let rung = |(i, s): (usize, &Signal)| Rung { signal: *s, length: Length::Share(1), manner: orderly(i) };
     spec.stop = StopLadder::new(signals.iter().take(shape.rungs).enumerate().map(rung).collect()).unwrap();
     spec.start_deadline = shape.deadline.then(|| Duration::from_secs(5));
+    spec.room = shape.room.then(|| Room {
+        path: "/data".into(),
+        bytes: 32 << 20,
+        more: None,
+        codes: if shape.goes_on { BTreeSet::from([1]) } else { BTreeSet::new() },
+    });
     spec.restart.when = shape.when;
     spec.restart.max = shape.max;
     spec.gives_up.default = shape.how;
@@ -236,9 +253,11 @@ fn every_mutant_is_caught_by_the_promise_that_it_breaks() {
         (Mutant::StandingCounts, "is held to a deadline|is no reason for"),
         (Mutant::StopPullsTheGround, "run on it"),
         (Mutant::DependentsStartEarly, "comes back before|which it requires"),
-        (Mutant::OversleepingCounts, "is held to a deadline"),
+        (Mutant::OversleepingCounts, "is held to a deadline|is past its ladder and not killed"),
         (Mutant::LiveWithoutGround, "is ended for its silence"),
         (Mutant::OutageNeverEnds, "serves and"),
+        (Mutant::StartWithoutRoom, "has no room and"),
+        (Mutant::StaleLooks, "stale look"),
     ];
     for (mutant, promises) in all {
         let why = broken(Some(mutant), 20_000).unwrap_or_default();

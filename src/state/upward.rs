@@ -56,6 +56,7 @@ impl Machine {
             State::Waiting => self.may_start(s) && self.waits_for(s.name()).is_none(),
             State::Backoff { until, .. } => self.may_start(s) && *until <= now,
             State::Absent
+            | State::Cramped(_)
             | State::Spawning { .. }
             | State::Starting { .. }
             | State::Ready { .. }

@@ -11,7 +11,7 @@ mod whole;
 pub use table::{Colour, render};
 
 use crate::spec::ServiceName;
-use crate::state::{Fitness, Held, Machine, Service, State, Then, Up};
+use crate::state::{Cramped, Fitness, Held, Machine, Service, State, Then, Up};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -214,6 +214,10 @@ fn service(
             let left = crate::spec::duration::show(until.saturating_duration_since(now));
             ("backoff", format!("{last}; again in {left}"), true)
         }
+        State::Cramped(Cramped { last, look, .. }) => match look.lack() {
+            None => ("stopping", format!("{last}; whether it had room is being looked at"), true),
+            Some(lack) => ("no-room", format!("{lack}; starts when there is; it ended with: {last}"), true),
+        },
         State::Done => ("done", String::new(), false),
         State::Down(why) => ("stopped", why.to_string(), false),
         State::GaveUp(given) => {

@@ -82,7 +82,7 @@ fn paint(state: &str) -> Option<&'static str> {
     match state {
         "ready" | "ok" | "done" => Some("\x1b[32m"),
         "failed" | "held" | "blocked" | "unprotected" | "UNPROTECTED" | "degraded" | "lost" | "alarm"
-        | "unready" => Some("\x1b[31m"),
+        | "unready" | "no-room" => Some("\x1b[31m"),
         "starting" | "stopping" | "backoff" | "waiting" | "frozen" | "freezing" => Some("\x1b[33m"),
         _ => None,
     }

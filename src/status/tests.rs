@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::plan::Plan;
-use crate::spec::{GivesUp, Kind, Ready, ServiceSpec};
-use crate::state::{Action, Core, Ending, Event, Happened, Killer, Pid, Run};
+use crate::spec::{GivesUp, Kind, Ready, Room, ServiceSpec};
+use crate::state::{Action, Core, Ending, Event, Found, Happened, Killer, Pid, Run, Seen};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -269,4 +269,30 @@ proptest! {
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");
         }
     }
+}
+
+#[test]
+fn a_service_that_waits_for_room_says_so_to_everybody_and_what_to_do() {
+    let mut db = ServiceSpec::minimal(named("db"), Kind::Daemon, vec!["/opt/db".to_owned()]);
+    db.gives_up.default = GivesUp::StopAll;
+    db.room = Some(Room { path: "/data".into(), bytes: 32 << 20, more: None, codes: BTreeSet::new() });
+    let mut scene = Scene::new();
+    let plan = Plan::new(vec![db], Duration::from_secs(9), BTreeSet::new()).unwrap();
+    scene.machine = Machine::new(plan, &BTreeSet::new(), scene.begun);
+    scene.step(Event::Tick);
+    scene.output.insert(named("db"), vec!["PANIC: no space".to_owned()]);
+    for what in [Happened::Spawned(Pid(9)), Happened::Exited(Ending::Exited(1)), Happened::DescentGone] {
+        scene.say("db", what);
+    }
+    let row = scene.status().services.remove(0);
+    assert_eq!(row.detail, "exit 1; whether it had room is being looked at");
+    let lacking = Seen::Bytes { path: "/data".into(), free: 320 << 10, needed: 32 << 20 };
+    scene.step(Event::Looked { name: named("db"), number: 1, found: Found::Lacking(lacking) });
+    let mut status = scene.status();
+    let lack = "no room on /data: 0.3 MB are free, 32 MB are needed: make room or grow the volume";
+    let row = status.services.remove(0);
+    assert_eq!((row.state.as_str(), row.restarts), ("no-room", 0));
+    assert_eq!(row.detail, format!("{lack}; starts when there is; it ended with: exit 1"));
+    assert_eq!(row.output, ["PANIC: no space"]);
+    assert_eq!(status.readiness, Readiness::Not { because: format!("degraded: db: {lack}") });
 }

@@ -5,7 +5,7 @@
 
 use super::{Overall, Readiness, Reported};
 use crate::spec::{GivesUp, Kind, ServiceName};
-use crate::state::{Cause, Fitness, Machine, Service, State, Up, Whole};
+use crate::state::{Cause, Cramped, Fitness, Machine, Service, State, Up, Whole};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -105,6 +105,10 @@ fn lack(machine: &Machine, s: &Service, reported: Option<&Reported>, now: Instan
         State::Ready { .. } => unhealthy(s, reported, now).map(|why| Lack::Unfit(format!("{name}: {why}"))),
         State::GaveUp(given) => Some(Lack::Broken(format!("{name} gave up: {}", given.why))),
         State::Backoff { last, .. } => Some(Lack::Broken(format!("{name} is down: {last}"))),
+        State::Cramped(Cramped { last, look, .. }) => Some(Lack::Broken(match look.lack() {
+            None => format!("{name} is down: {last}"),
+            Some(lack) => format!("{name}: {lack}"),
+        })),
         State::Down(why) => Some(Lack::Broken(format!("{name} is stopped: {why}"))),
         // Whom it waits for says why.
         State::Waiting if machine.is_blocked(name) => None,

@@ -16,10 +16,11 @@ use crate::os::oom::OomWatch;
 use crate::os::output::{Rings, Writer};
 use crate::os::privilege::Privilege;
 use crate::os::reaper::{Ended, How, Left, Processes};
+use crate::os::room::{self, Looks};
 use crate::os::signals::{Asked, Signals};
 use crate::probe::ProbeError;
 use crate::spec::ServiceName;
-use crate::state::{Action, Answer, Core, Ending, Event, Happened, Killer, Machine, Run, Whole};
+use crate::state::{Action, Answer, Core, Ending, Event, Found, Happened, Killer, Machine, Run, Whole};
 use crate::status::Reported;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, VecDeque};
@@ -62,6 +63,7 @@ pub(super) struct Driver {
     pub(super) reported: BTreeMap<ServiceName, Reported>,
     pub(super) readers: JoinSet<()>,
     pub(super) probes: Probes,
+    pub(super) looks: Looks,
     pub(super) oom: OomWatch,
     pub(super) begun: Instant,
     pub(super) recheck: Option<Instant>,
@@ -86,6 +88,7 @@ enum Happening {
     Notified(Message),
     Called(Call),
     Answered(Question, Result<(), ProbeError>),
+    Looked(room::Answer),
     Time,
 }
 
@@ -136,6 +139,7 @@ impl Driver {
                     }
                 },
                 (question, answer) = self.probes.answer() => Happening::Answered(question, answer),
+                answer = self.looks.next() => Happening::Looked(answer),
                 Some(_) = self.readers.join_next() => continue_with_time(),
                 () = sleep_until(due) => Happening::Time,
             };
@@ -177,6 +181,12 @@ impl Driver {
             Happening::Notified(message) => self.notified(&message),
             Happening::Called(call) => self.called(call),
             Happening::Answered(question, answer) => self.answered(question, answer),
+            Happening::Looked((name, number, found)) => {
+                if let Found::Unknown(why) = &found {
+                    tracing::warn!(service = %name, why, "whether there is room for it cannot be looked at");
+                }
+                self.feed(Event::Looked { name, number, found });
+            }
             Happening::Time => {}
         }
         let now = Instant::now();
@@ -233,6 +243,11 @@ impl Driver {
         match action {
             Action::Spawn { name, run } => {
                 self.spawn(&name, run).map(|what| Event::Service { name, run, what })
+            }
+            Action::Look { name, number } => {
+                let room = self.machine.plan().spec(&name)?.room.clone()?;
+                let found = self.looks.begin(&name, number, room)?;
+                Some(Event::Looked { name, number, found })
             }
             Action::Signal { run, signal, .. } => {
                 self.signal(run, signal);

@@ -84,6 +84,7 @@ impl Driver {
             | Event::Stop(_)
             | Event::Fence { .. }
             | Event::Service { .. }
+            | Event::Looked { .. }
             | Event::Tick
             | Event::Overslept(_) => "everything".to_owned(),
         };
@@ -125,7 +126,8 @@ impl Driver {
 
     fn status(&self) -> server::Answer {
         // Last words only of those of whom they are shown.
-        let failed = |s: &&Service| matches!(s.state(), State::GaveUp(_) | State::Backoff { .. });
+        let failed =
+            |s: &&Service| matches!(s.state(), State::GaveUp(_) | State::Backoff { .. } | State::Cramped(_));
         let words = |s: &Service| self.rings.ring(s.spec().name.as_str()).lines();
         let output =
             self.machine.services().filter(failed).map(|s| (s.spec().name.clone(), words(s))).collect();

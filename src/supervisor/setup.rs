@@ -64,6 +64,7 @@ pub(super) fn set_up(given: Given) -> Result<(Driver, Ears), Failure> {
         reported: BTreeMap::new(),
         readers: JoinSet::new(),
         probes: Probes::new(begun),
+        looks: crate::os::room::Looks::default(),
         oom: OomWatch::new(),
         begun,
         recheck: None,

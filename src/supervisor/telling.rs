@@ -2,7 +2,7 @@
 
 use super::driver::{Driver, QUIET};
 use crate::spec::ServiceName;
-use crate::state::{Fitness, Held, State, Then, Up, Whole};
+use crate::state::{Cramped, Fitness, Held, Look, State, Then, Up, Whole};
 use std::time::Instant;
 
 impl Driver {
@@ -31,6 +31,9 @@ impl Driver {
                 State::Backoff { .. } => {
                     tracing::warn!(service = %name, state, detail, "will be started again");
                 }
+                State::Cramped(Cramped { look: Look::Rests { .. } | Look::Again { .. }, .. }) => {
+                    tracing::warn!(service = %name, state, detail, "waits for room, and starts when there is some");
+                }
                 State::Ready { up: Up { fitness: Fitness::Unfit(_), .. }, .. } => {
                     tracing::warn!(service = %name, state, detail, "{name} is {state}");
                 }
@@ -50,6 +53,7 @@ impl Driver {
                 | State::Frozen { .. }
                 | State::Stopping { .. }
                 | State::Clearing { .. }
+                | State::Cramped(_)
                 | State::Done
                 | State::Down(_) => tracing::info!(service = %name, state, detail, "{name} is {state}"),
             }
@@ -78,6 +82,9 @@ const fn word(state: &State) -> &'static str {
         State::Stopping { .. } => "stopping",
         State::Clearing { .. } => "clearing",
         State::Backoff { .. } => "in backoff",
+        // For a moment: of what follows from it, each has a word of its own.
+        State::Cramped(Cramped { look: Look::First { .. }, .. }) => "clearing",
+        State::Cramped(Cramped { look: Look::Rests { .. } | Look::Again { .. }, .. }) => "without room",
         State::Done => "done",
         State::Down(_) => "down",
         State::GaveUp(_) => "given up",
@@ -100,6 +107,9 @@ fn detail(state: &State) -> String {
         }
         State::Clearing { ending, .. } => ending.to_string(),
         State::Backoff { last, .. } => last.to_string(),
+        State::Cramped(Cramped { last, look, .. }) => {
+            look.lack().map_or_else(|| last.to_string(), |lack| format!("{lack}; it ended with: {last}"))
+        }
         State::Down(why) => why.to_string(),
         State::GaveUp(given) => given.why.clone(),
         State::Waiting | State::Absent | State::Done => String::new(),

@@ -112,6 +112,7 @@ fn questions(s: &Service) -> impl Iterator<Item = (Question, (Pace, &Probe))> {
         | State::Stopping { .. }
         | State::Clearing { .. }
         | State::Backoff { .. }
+        | State::Cramped(_)
         | State::Done
         | State::Down(_)
         | State::GaveUp(_) => [None, None],

@@ -95,14 +95,7 @@ fn an_archive_command_that_is_under_way_is_not_cut_in_the_middle() {
     machine.wait_ready();
     machine.wait_protected();
     // keeper is stopped where it stands: the next archive command waits for it.
-    let keeper = machine.status().unwrap()["services"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|s| s["name"] == "keeper")
-        .and_then(|s| s["pid"].as_i64())
-        .unwrap();
-    let outer = outer(&machine, keeper);
+    let outer = leader(&machine, "keeper");
     nix::sys::signal::kill(outer, nix::sys::signal::Signal::SIGSTOP).unwrap();
     machine.sql("create table filled (i int)").unwrap();
     machine.sql("select pg_switch_wal()").unwrap();
@@ -124,6 +117,37 @@ fn an_archive_command_that_is_under_way_is_not_cut_in_the_middle() {
     assert!(machine.supafly(&["thaw"]).status.success());
     machine.wait_ready();
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn a_postmaster_that_stands_still_alone_is_seen_although_those_who_are_in_are_served() {
+    let mut machine = Machine::new(&[]);
+    machine.boot();
+    machine.wait_ready();
+    let postmaster = leader(&machine, "postgres");
+    let ready = |m: &Machine| {
+        let out = m.supafly(&["health", "--ready"]);
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    nix::sys::signal::kill(postmaster, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // Keeper's own connection answers all the time.
+    let said = until("readiness to be lost", LONG, || {
+        let (is, said) = ready(&machine);
+        (!is).then_some(said)
+    });
+    assert!(said.contains("connections that stand still answer, but no new one is accepted"), "{said}");
+    assert_eq!(machine.row("postgres").unwrap()["state"], "silent");
+    nix::sys::signal::kill(postmaster, nix::sys::signal::Signal::SIGCONT).unwrap();
+    until("readiness to return", LONG, || ready(&machine).0.then_some(()));
+    machine.wait_ready();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+/// The leader of a service, by the number that it has here.
+fn leader(machine: &Machine, service: &str) -> nix::unistd::Pid {
+    let status = machine.status().unwrap();
+    let row = status["services"].as_array().unwrap().iter().find(|s| s["name"] == service);
+    outer(machine, row.and_then(|s| s["pid"].as_i64()).unwrap())
 }
 
 /// A process that PID 1 named, by the number that it has here.

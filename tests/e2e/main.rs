@@ -20,6 +20,7 @@ mod faults;
 mod freeze;
 mod kill;
 mod lifecycle;
+mod room;
 mod setup;
 mod survive;
 mod web;

@@ -75,6 +75,19 @@ fn postgres_that_finds_no_room_for_its_wal_comes_back_by_itself_with_every_row_w
     container.wait("readiness to be lost", || {
         (!container.exec(&["supafly", "health", "--ready"]).status.success()).then_some(())
     });
+    let postgres = || {
+        let out = container.exec(&["supafly", "status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
+        status["services"].as_array()?.iter().find(|s| s["name"] == "postgres").cloned()
+    };
+    let waits = |ms: u64| postgres().filter(|s| s["state"] == "no-room" && s["for_ms"].as_u64() > Some(ms));
+    let said = container.wait("the status to say why", || waits(0));
+    let detail = said["detail"].as_str().unwrap();
+    assert!(detail.starts_with("no room on /data: "), "{detail}");
+    assert!(detail.contains("32 MB are needed: make room or grow the volume"), "{detail}");
+    // It is not started in vain meanwhile.
+    let later = container.wait("it to wait", || waits(10_000));
+    assert_eq!(later["restarts"], said["restarts"]);
     assert!(container.runs());
     assert!(
         container.exec(&["supafly", "health", "--live"]).status.success(),

@@ -29,6 +29,7 @@ mod powers;
 mod probing;
 mod refusals;
 mod restart;
+mod room;
 mod soak;
 mod sockets;
 mod spawning;

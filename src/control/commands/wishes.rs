@@ -148,7 +148,7 @@ fn outcome(change: Change, name: &str, before: &Status, after: &Status) -> Outco
                 });
             match state {
                 // Not as it was before: with the answer that was over.
-                "failed" | "held" | "absent" | "blocked" | "stopped" => {
+                "failed" | "held" | "absent" | "blocked" | "stopped" | "no-room" => {
                     Outcome::Failed([text, now.output.join("\n")].join("\n").trim_end().to_owned())
                 }
                 "ready" | "done" if another => Outcome::True(text),

@@ -53,7 +53,9 @@ impl World {
         };
         process.stands = None;
         if served.is_some_and(|d| d >= STABLE) {
-            self.starts.insert(name.clone(), Vec::new());
+            // What it begins anew with; who starts by a wish has nothing behind him.
+            let begins = if self.excused.contains(name) { Vec::new() } else { vec![self.now] };
+            self.starts.insert(name.clone(), begins);
         }
         let forced = self.processes.get(name).is_some_and(|p| p.forced && p.in_stop);
         self.lasts.insert(name.clone(), (ending.clone(), forced));
@@ -143,6 +145,12 @@ impl World {
                 let Some(run) = self.processes.get(&name).map(|p| p.run) else { return Ok(()) };
                 self.say(&name, run, Happened::Quiesced)
             }
+            Op::Fails(i) => pick(i).map_or(Ok(()), |n| {
+                self.answer(&n, true)?;
+                self.exit(&n, Ending::Exited(3))?;
+                self.gone(&n)
+            }),
+            Op::Looked(i, what) => pick(i).map_or(Ok(()), |n| self.looked(&n, what)),
             Op::Oversleep(ms) => self.oversleep(Duration::from_millis(ms)),
             Op::Fence => self.fence(),
             Op::Stop => self.step(Event::Stop("SIGTERM".to_owned())),
@@ -247,6 +255,7 @@ impl World {
                 | State::Ready { .. }
                 | State::Frozen { .. }
                 | State::Backoff { .. }
+                | State::Cramped(_)
                 | State::Done => false,
             };
             promise!(held, "{name} is fenced and {:?}", service.state());

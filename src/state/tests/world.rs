@@ -36,6 +36,12 @@ pub(super) struct World {
     pub(super) wished: BTreeSet<ServiceName>,
     /// What goes down with a service, and must not come back before that has gone.
     pub(super) gone_first: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
+    /// Of whom it was seen that there is no room for them, and nothing else since.
+    pub(super) cramped: BTreeSet<ServiceName>,
+    /// Each service's last look for room: its number, and when.
+    pub(super) looks: BTreeMap<ServiceName, (u64, Instant)>,
+    /// Of whom somebody has ever wished something.
+    pub(super) excused: BTreeSet<ServiceName>,
 }
 
 impl World {
@@ -56,6 +62,9 @@ impl World {
             fatal: None,
             wished: BTreeSet::new(),
             gone_first: BTreeMap::new(),
+            cramped: BTreeSet::new(),
+            looks: BTreeMap::new(),
+            excused: BTreeSet::new(),
         }
     }
 
@@ -97,6 +106,7 @@ impl World {
         let gave_up =
             |m: &Machine, n: &ServiceName| matches!(m.service(n).unwrap().state(), State::GaveUp(_));
         let before: BTreeSet<_> = self.names.iter().filter(|n| gave_up(&self.machine, n)).cloned().collect();
+        let looked_at = self.looked_at();
         let (actions, answer) = self.machine.step(event.clone(), self.now);
         let stops = matches!(self.machine.whole(), Whole::Stopping { .. } | Whole::Ended(_));
         if stops && self.stopping.is_none() {
@@ -108,17 +118,22 @@ impl World {
             (Event::Start(name), Answer::Accepted) => {
                 // Somebody wished it: what came before does not count.
                 self.starts.remove(name);
+                self.cramped.remove(name);
+                self.excused.insert(name.clone());
             }
             (
                 Event::StopOne { name, dependents, .. } | Event::RestartOne { name, dependents, .. },
                 Answer::Accepted,
             ) => {
                 self.starts.remove(name);
+                self.cramped.remove(name);
                 let active = self.active_below(name);
                 let keeps = *dependents == Dependents::Keep && matches!(event, Event::StopOne { .. });
                 promise!(!keeps || active.is_empty(), "{name} is to stop and {active:?} run on it");
                 self.wished.insert(name.clone());
+                self.excused.insert(name.clone());
                 if *dependents == Dependents::Too {
+                    self.excused.extend(active.iter().cloned());
                     self.wished.extend(active.iter().cloned());
                     active.iter().for_each(|n| drop(self.starts.remove(n)));
                     let base = matches!(event, Event::RestartOne { .. });
@@ -128,6 +143,7 @@ impl World {
             _ => {}
         }
         let _ = before;
+        self.forgive(&looked_at);
         for action in actions {
             self.act(&action, &event, &due)?;
         }
@@ -142,6 +158,7 @@ impl World {
     ) -> Result<(), String> {
         let (name, run) = match action {
             Action::Spawn { name, run } => return self.spawn(name, *run),
+            Action::Look { name, number } => return self.look(name, *number),
             Action::Signal { name, run, .. }
             | Action::Tell { name, run, .. }
             | Action::Kill { name, run }
@@ -158,7 +175,11 @@ impl World {
             let own = match event {
                 Event::Service { name: n, .. } => *n == name,
                 Event::Fence { .. } => true,
-                Event::Stop(_) | Event::Start(_) | Event::Tick | Event::Overslept(_) => false,
+                Event::Stop(_)
+                | Event::Start(_)
+                | Event::Tick
+                | Event::Overslept(_)
+                | Event::Looked { .. } => false,
                 Event::StopOne { .. } | Event::RestartOne { .. } => self.wished.contains(&name),
                 Event::Freeze(_) | Event::Thaw(_) => true,
             };
@@ -186,7 +207,7 @@ impl World {
         );
         let process = self.processes.get_mut(&name).unwrap();
         match action {
-            Action::Spawn { .. } | Action::Quiesce { .. } | Action::Resume { .. } => {}
+            Action::Spawn { .. } | Action::Look { .. } | Action::Quiesce { .. } | Action::Resume { .. } => {}
             Action::Tell { signal, .. } => {
                 promise!(process.leader && !process.stopped, "{name} is told something and is not up");
                 let rule = spec.outage_signals.as_ref().unwrap();
@@ -242,6 +263,8 @@ impl World {
     pub(super) fn spawn(&mut self, name: &ServiceName, run: Run) -> Result<(), String> {
         promise!(!self.processes.contains_key(name), "two processes of {name}");
         promise!(self.stopping.is_none(), "{name} is started while everything stops");
+        promise!(!self.cramped.contains(name), "{name} has no room and is started");
+        self.looks.remove(name);
         let stands = self.machine.service(name).unwrap().spec().freezing == Freezing::Stands;
         promise!(self.up() || !stands, "{name} is started while everything stands");
         for (base, with) in &self.gone_first {
@@ -289,6 +312,13 @@ impl World {
                 "{name}: the books say {run:?}, the machine {:?}",
                 service.state()
             );
+            if let State::GaveUp(GivenUp { why, .. }) = service.state()
+                && why.contains("restarts within")
+                && !self.excused.contains(name)
+            {
+                let (starts, max) = (self.starts.get(name).map_or(0, Vec::len), service.spec().restart.max);
+                promise!(starts > max as usize, "{name} gave up and was started only {starts} times");
+            }
             if let State::Stopping { until, rung, .. } = service.state() {
                 let ladder = self.machine.plan().share(name);
                 let spent = self.now.duration_since(service.since()) > ladder;

@@ -1,0 +1,157 @@
+//! A full volume holds and never ends anything: Postgres, a first boot and a restore wait until there is room, say for what,
+//! and go on by themselves. On small file systems in memory, whose size is looked at before anything fills them.
+
+use crate::support::bucket::{Bucket, Kind};
+use crate::support::machine::{Machine, root};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A volume in memory, gone with the value.
+struct Volume(PathBuf);
+
+impl Volume {
+    /// `None`: nobody may mount here.
+    fn mount(machine: &Machine, megabytes: u64) -> Option<Volume> {
+        if !root() {
+            eprintln!("not root: a small volume cannot be mounted");
+            return None;
+        }
+        let data = machine.data();
+        fs::create_dir_all(&data).unwrap();
+        let volume = Volume(data);
+        volume.mounted(&["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=755"), "tmpfs"], megabytes);
+        Some(volume)
+    }
+
+    fn grow(&self, megabytes: u64) {
+        self.mounted(&["-o", &format!("remount,size={megabytes}m")], megabytes);
+    }
+
+    fn mounted(&self, arguments: &[&str], megabytes: u64) {
+        assert!(Command::new("mount").args(arguments).arg(&self.0).status().unwrap().success());
+        let stat = nix::sys::statvfs::statvfs(&self.0).unwrap();
+        let size = stat.blocks() * stat.fragment_size();
+        assert_eq!(size, megabytes << 20, "{} is not the small volume", self.0.display());
+    }
+
+    /// Takes all that is left, of 300 MB at most.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = fs::File::create(&path).unwrap();
+        for _ in 0..4_800 {
+            match file.write_all(&[0; 64 << 10]) {
+                Ok(()) => {}
+                Err(e) => {
+                    assert_eq!(e.kind(), std::io::ErrorKind::StorageFull);
+                    return path;
+                }
+            }
+        }
+        panic!("300 MB did not fill {}", self.0.display());
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The row of a service, while it waits for room: for what, and how often it was started again.
+fn waits(machine: &Machine, service: &str) -> Option<(String, u64, u64)> {
+    let status = machine.status()?;
+    let row = status["services"].as_array()?.iter().find(|s| s["name"] == service)?.clone();
+    let detail = row["detail"].as_str()?.to_owned();
+    (row["state"] == "no-room").then_some((detail, row["restarts"].as_u64()?, row["for_ms"].as_u64()?))
+}
+
+/// Service files by which `name` gives up after two restarts in a second.
+fn impatient(machine: &mut Machine, name: &str) {
+    let services = machine.dir.path().join("services");
+    fs::create_dir(&services).unwrap();
+    for file in fs::read_dir(Path::new(&machine.env["SUPAFLY_SERVICES"])).unwrap() {
+        let file = file.unwrap();
+        let mut text = fs::read_to_string(file.path()).unwrap();
+        if file.file_name() == format!("{name}.toml").as_str() {
+            let policy = "restart = { when = \"always\", delay = \"100ms\", max_delay = \"200ms\", max = 2 }";
+            let lines = text.lines().map(|l| if l.starts_with("restart = ") { policy } else { l });
+            text = lines.collect::<Vec<_>>().join("\n");
+            assert!(text.contains(policy));
+        }
+        fs::write(services.join(file.file_name()), text).unwrap();
+    }
+    machine.env.insert("SUPAFLY_SERVICES".into(), services.display().to_string());
+}
+
+#[test]
+fn postgres_without_room_for_its_wal_waits_and_comes_back_with_every_row() {
+    let mut machine = Machine::new(&[]);
+    let Some(volume) = Volume::mount(&machine, 220) else { return };
+    impatient(&mut machine, "postgres");
+    machine.boot();
+    machine.wait_ready();
+    machine.sql("create table kept (n int)").unwrap();
+    machine.sql("insert into kept select generate_series(1, 500)").unwrap();
+    let filler = volume.fill();
+    let (detail, restarts, _) = machine.wait("Postgres to wait for room", |m| {
+        // The next segment has none: it ends itself by a PANIC.
+        let _ = m.sql("select pg_switch_wal()");
+        let _ = m.sql("insert into kept values (501)");
+        waits(m, "postgres")
+    });
+    let place = machine.data();
+    assert!(detail.starts_with(&format!("no room on {}: ", place.display())), "{detail}");
+    assert!(detail.contains(" MB are free, 32 MB are needed: make room or grow the volume"), "{detail}");
+    // Two restarts in vain would have ended everything long ago; nothing was started, and nothing counts.
+    let (_, after, _) = machine.wait("it to have waited", |m| waits(m, "postgres").filter(|w| w.2 > 5_000));
+    assert_eq!(after, restarts);
+    let health = machine.supafly(&["health", "--ready"]);
+    let said = String::from_utf8_lossy(&health.stdout).into_owned();
+    assert!(!health.status.success() && said.contains("postgres: no room on "), "{said}");
+    assert!(machine.supafly(&["health", "--live"]).status.success());
+    fs::remove_file(filler).unwrap();
+    machine.wait_ready();
+    assert_eq!(machine.sql("select count(*) from kept where n <= 500").unwrap(), [["500"]]);
+    machine.sql("insert into kept values (502)").unwrap();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn a_first_boot_waits_for_room_says_how_much_and_needs_no_hand() {
+    let mut machine = Machine::new(&[]);
+    let Some(volume) = Volume::mount(&machine, 12) else { return };
+    let filler = volume.fill();
+    machine.boot();
+    machine.wait("the very first service to wait", |m| waits(m, "secrets"));
+    fs::remove_file(filler).unwrap();
+    let (detail, ..) = machine.wait("the new cluster to wait", |m| waits(m, "datadir"));
+    assert!(detail.contains(" MB are free, 112 MB are needed"), "{detail}");
+    assert!(!machine.data().join("pgdata").exists() && !machine.data().join("pgdata.staging").exists());
+    volume.grow(220);
+    machine.wait_ready();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+#[test]
+fn a_restore_waits_for_the_room_that_it_needs_and_leaves_nothing_in_its_way() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    machine.sql("create table kept as select 7 as n").unwrap();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    machine.lose_volume();
+    let Some(volume) = Volume::mount(&machine, 60) else { return };
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
+    machine.boot();
+    let (detail, ..) = machine.wait("the restore to wait", |m| waits(m, "datadir"));
+    assert!(detail.contains(" MB are needed: make room or grow the volume"), "{detail}");
+    assert!(!machine.data().join("pgdata").exists() && !machine.data().join("pgdata.staging").exists());
+    volume.grow(290);
+    machine.wait_ready();
+    assert_eq!(machine.sql("table kept").unwrap(), [["7"]]);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
