@@ -114,10 +114,11 @@ impl Failure {
     pub fn or_no_room(self) -> Failure {
         let text = self.message.to_lowercase();
         let full = ["no space left on device", "disk quota exceeded", "the disk is full"];
+        // The kernel has the same words for what lies on no file system.
+        let other = ["shared memory", "semaphore", "/dev/shm"];
+        let says = |all: &[&str]| all.iter().any(|words| text.contains(words));
         match self.exit {
-            Exit::GaveUp if full.iter().any(|words| text.contains(words)) => {
-                Failure { exit: Exit::NoRoom, ..self }
-            }
+            Exit::GaveUp if says(&full) && !says(&other) => Failure { exit: Exit::NoRoom, ..self },
             Exit::GaveUp
             | Exit::Clean
             | Exit::No
@@ -166,6 +167,8 @@ mod tests {
         let engine = "write /data/pgdata.staging/base/1/2: no space left on device";
         assert_eq!(exit(Failure::gave_up(engine)), Exit::NoRoom);
         assert_eq!(exit(Failure::gave_up("/data/x: Permission denied")), Exit::GaveUp);
+        let memory = "could not create shared memory segment: No space left on device";
+        assert_eq!(exit(Failure::gave_up(memory)), Exit::GaveUp);
         assert_eq!(exit(Failure::refused("No space left on device")), Exit::Refused);
     }
 }

@@ -86,10 +86,15 @@ pub(crate) fn size(path: &Path) -> Result<u64, Failure> {
     Ok(stat.blocks().saturating_mul(stat.fragment_size()))
 }
 
+/// How many bytes are free below `path`, for users other than root.
+pub(crate) fn free(path: &Path) -> Result<u64, Failure> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| failed(path, "ask for free room", &e.into()))?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
 /// How many bytes are free below `path`; refuses (73) when that is less than `needed`.
 pub(crate) fn room(path: &Path, needed: u64, what: &str) -> Result<u64, Failure> {
-    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| failed(path, "ask for free room", &e.into()))?;
-    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let free = free(path)?;
     if free >= needed {
         return Ok(free);
     }

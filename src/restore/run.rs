@@ -6,8 +6,8 @@
 //! | before the rename | lineage, cluster, a staging directory, perhaps a new timeline in our epoch | throws staging away and begins again; the timeline moves on |
 //! | after the rename | the data directory | adopts it |
 //!
-//! Without room nothing is left behind either: `datadir` throws staging away, asks for more room than there was, and ends with
-//! 73. Killed in that, it is as before the rename.
+//! Without room nothing is left behind either: `datadir` throws staging away, asks for more room than there was (where bytes were
+//! what lacked), and ends with 73. Killed in that, it is as before the rename.
 
 use super::survey::{Survey, patient, survey};
 use crate::archive::{codec::Codec, names};
@@ -34,6 +34,8 @@ const HISTORY: Duration = Duration::from_secs(1800);
 const STOP: Duration = Duration::from_secs(300);
 /// How much more must be free, at least, after a restore that found too little.
 const MORE: u64 = 64 << 20;
+/// With less than this left a file system is full: a segment of WAL, and a page or two.
+const FULL: u64 = 17 << 20;
 /// Between two lines about a replay.
 const TOLD: Duration = Duration::from_secs(10);
 /// What of a former life must not be in a restored data directory.
@@ -70,12 +72,25 @@ pub(crate) fn run(place: &Place<'_>, store: &Store, own: Epoch) -> Result<(), Fa
     failpoint::hit("restore.after-lineage");
     let room = survey.uncompressed + survey.uncompressed / 5 + 8 * survey.cluster.wal_segment_size.bytes();
     let free = place.room(room, "the restore")?;
-    make(place, store, own, &survey, &engine).map_err(Failure::or_no_room).inspect_err(|failure| {
-        if failure.exit == Exit::NoRoom {
+    make(place, store, own, &survey, &engine).map_err(|failure| {
+        // Looked at before what is half made gives back what it took. The engine's last words need not say why it failed.
+        let full = tree::free(&place.settings.data).is_ok_and(|left| left < FULL);
+        let failure = match failure.exit {
+            Exit::GaveUp if full => Failure::new(
+                Exit::NoRoom,
+                format!(
+                    "{}: the disk is full: make room or grow the volume; {failure}",
+                    place.settings.data.display()
+                ),
+            ),
+            _ => failure.or_no_room(),
+        };
+        if failure.exit == Exit::NoRoom && full {
             // It was not enough for what there is to fetch, or another took it. The same again would end as this has, after
-            // another fetch of everything.
+            // another fetch of everything. Of a quota and of inodes more bytes would be no sign.
             place.ask_for(free + room / 10 + MORE);
         }
+        failure
     })
 }
 

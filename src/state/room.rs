@@ -4,8 +4,12 @@
 //!
 //! ```text
 //!  failed ─► First ─┬─ enough, or nothing to be seen ─► what its policy says
-//!                   └─ too little ─► Rests ⇄ Again ─ enough ─► Waiting
+//!                   └─ too little ─► Rests ⇄ Again ─ enough, or long enough ─► Waiting
 //! ```
+//!
+//! That there is little room does not prove that a start needs it: Postgres removes temporary files and recycles segments when
+//! it starts. So what was ready, or was killed, is started as ever, and only a start that came to nothing by itself waits; and
+//! who waits is tried all the same, ever less often.
 //!
 //! A look may hang as long as the file system does: it has a number and a deadline, and what comes after that changes nothing.
 
@@ -21,6 +25,12 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Whoever was ready for so long had room to start.
+pub(super) const USEFUL: Duration = Duration::from_secs(10);
+/// After so long it is started although there is too little room; each further time after twice as long.
+pub(super) const DESPITE: Duration = Duration::from_secs(30);
+/// But never after more than this.
+const DESPITE_MOST: Duration = Duration::from_secs(600);
 
 /// A service that has failed and may have too little room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +61,8 @@ pub enum Look {
         until: Instant,
         /// What is lacking.
         lack: Lack,
+        /// From when on it is started all the same.
+        despite: Instant,
     },
     /// There was too little, and it is being looked at again.
     Again {
@@ -60,6 +72,8 @@ pub enum Look {
         until: Instant,
         /// What was lacking before.
         lack: Lack,
+        /// From when on it is started all the same.
+        despite: Instant,
     },
 }
 
@@ -72,7 +86,11 @@ impl Look {
 
     pub(super) fn postpone(&mut self, by: Duration) {
         match self {
-            Look::First { until, .. } | Look::Rests { until, .. } | Look::Again { until, .. } => *until += by,
+            Look::First { until, .. } => *until += by,
+            Look::Rests { until, despite, .. } | Look::Again { until, despite, .. } => {
+                *until += by;
+                *despite += by;
+            }
         }
     }
 
@@ -130,7 +148,12 @@ impl fmt::Display for Lack {
                 "no room on {}: {} are free, {} are needed: make room or grow the volume",
                 path.display(),
                 show(*free),
-                show(*needed)
+                show(
+                    needed
+                        .checked_next_multiple_of(1 << 20)
+                        .filter(|_| *needed > 10 << 20)
+                        .unwrap_or(*needed)
+                )
             ),
             Lack::Seen(Seen::Files { path, free }) => write!(
                 f,
@@ -139,7 +162,8 @@ impl fmt::Display for Lack {
             ),
             Lack::Said { path, code } => write!(
                 f,
-                "it found no room on {} (exit {code}): make room, grow the volume, or raise its quota",
+                "it found no room (exit {code}; its last lines say where, and it needs it on {}): make room, grow the volume, or raise \
+                 its quota",
                 path.display()
             ),
         }
@@ -194,15 +218,20 @@ impl Service {
     /// What was found. Only the look that is under way counts.
     pub(super) fn looked(&mut self, number: u64, found: Found, plan: &Plan, now: Instant) {
         let State::Cramped(Cramped { look, .. }) = &self.state else { return };
-        let lack = match look {
+        let known = match look {
             Look::First { number: asked, .. } if *asked == number => None,
-            Look::Again { number: asked, lack, .. } if *asked == number => Some(lack.clone()),
-            Look::First { .. } | Look::Again { .. } if mutant::is(Mutant::StaleLooks) => look.lack().cloned(),
+            Look::Again { number: asked, lack, despite, .. } if *asked == number => {
+                Some((lack.clone(), *despite))
+            }
+            Look::First { .. } if mutant::is(Mutant::StaleLooks) => None,
+            Look::Again { lack, despite, .. } if mutant::is(Mutant::StaleLooks) => {
+                Some((lack.clone(), *despite))
+            }
             Look::First { .. } | Look::Again { .. } | Look::Rests { .. } => return,
         };
-        match lack {
+        match known {
             None => self.looked_first(found, plan, now),
-            Some(lack) => self.looked_again(lack, found, now),
+            Some((lack, despite)) => self.looked_again(lack, despite, found, now),
         }
     }
 
@@ -212,36 +241,44 @@ impl Service {
             let code = last.code().filter(|code| room.codes.contains(code))?;
             Some(Lack::Said { path: room.path.clone(), code })
         });
+        // Of itself, and before it was of any use: only then was the room perhaps what it lacked.
+        let vain = ready_for.is_none_or(|d| d < USEFUL) && why.is_none() && last.code().is_some();
         let (lack, pause) = match (found, said) {
-            (Found::Lacking(seen), _) if !mutant::is(Mutant::StartWithoutRoom) => (Lack::Seen(seen), PAUSE),
-            (Found::Enough | Found::Unknown(_), Some(said)) => {
-                let pause = self.delay().max(PAUSE);
-                self.attempt = self.attempt.saturating_add(1);
-                (said, pause)
+            (Found::Lacking(seen), said)
+                if (vain || said.is_some()) && !mutant::is(Mutant::StartWithoutRoom) =>
+            {
+                (Lack::Seen(seen), PAUSE)
             }
+            (Found::Enough | Found::Unknown(_), Some(said)) => (said, self.delay().max(PAUSE)),
             (Found::Enough | Found::Unknown(_) | Found::Lacking(_), _) => {
                 self.again_or_give_up(last, why, ready_for, plan, now);
                 return;
             }
         };
         self.forgive(ready_for, now);
+        let despite = now + DESPITE.saturating_mul(1 << self.attempt.min(8)).min(DESPITE_MOST);
+        self.attempt = self.attempt.saturating_add(1);
         if !mutant::is(Mutant::WantOfRoomCounts) {
             // The start that had no room was no attempt.
             self.starts.pop_back();
         }
-        self.set_look(Look::Rests { until: now + pause, lack });
+        self.set_look(Look::Rests { until: now + pause, lack, despite });
     }
 
-    fn looked_again(&mut self, lack: Lack, found: Found, now: Instant) {
-        match (found, lack) {
-            (Found::Enough, _) | (Found::Unknown(_), Lack::Said { .. }) => self.set(State::Waiting, now),
-            (Found::Lacking(seen), _) => {
-                self.set_look(Look::Rests { until: now + PAUSE, lack: Lack::Seen(seen) });
+    fn looked_again(&mut self, lack: Lack, despite: Instant, found: Found, now: Instant) {
+        let lack = match (found, lack) {
+            (Found::Enough, _) | (Found::Unknown(_), Lack::Said { .. }) => {
+                self.set(State::Waiting, now);
+                return;
             }
+            (Found::Lacking(seen), _) => Lack::Seen(seen),
             // A file system that does not answer has not more room than before.
-            (Found::Unknown(_), lack @ Lack::Seen(_)) => {
-                self.set_look(Look::Rests { until: now + PAUSE, lack });
-            }
+            (Found::Unknown(_), lack @ Lack::Seen(_)) => lack,
+        };
+        if now >= despite {
+            self.set(State::Waiting, now);
+        } else {
+            self.set_look(Look::Rests { until: now + PAUSE, lack, despite });
         }
     }
 
@@ -253,9 +290,9 @@ impl Service {
                 self.looked(number, Found::Unknown("no answer in time".to_owned()), plan, now);
                 Vec::new()
             }
-            Look::Rests { lack, .. } => {
+            Look::Rests { lack, despite, .. } => {
                 let (number, look) = self.next_look();
-                self.set_look(Look::Again { number, until: now + PATIENCE, lack });
+                self.set_look(Look::Again { number, until: now + PATIENCE, lack, despite });
                 vec![look]
             }
         }

@@ -179,6 +179,11 @@ impl Service {
         matches!(self.state, State::Absent | State::GaveUp(_) | State::Down(_))
     }
 
+    /// Whether it waits for room: that may take days, and what comes merely after it need not.
+    pub(super) fn lacks_room(&self) -> bool {
+        matches!(&self.state, State::Cramped(cramped) if cramped.look.lack().is_some())
+    }
+
     pub(super) fn set(&mut self, state: State, now: Instant) {
         self.state = state;
         self.since = now;

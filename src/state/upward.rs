@@ -26,7 +26,7 @@ impl Machine {
                     .spec()
                     .after
                     .iter()
-                    .filter(|n| !get(n).is_some_and(|s| s.serves() || self.without(s))),
+                    .filter(|n| !get(n).is_some_and(|s| s.serves() || s.lacks_room() || self.without(s))),
             )
             .map(|n| n.to_string())
             .collect();

@@ -99,7 +99,7 @@ scenario!(who_says_itself_that_it_finds_no_room_is_tried_again_beyond_its_attemp
     w.shell("db", &script, &keys);
     w.start();
     let seen = w.until_state("db", "no-room");
-    assert!(seen["detail"].as_str().unwrap().contains("it found no room on "), "{seen}");
+    assert!(seen["detail"].as_str().unwrap().contains("it found no room (exit 73; "), "{seen}");
     until("a fourth start", || (w.lines("marks").len() == 4).then_some(()));
     w.until_state("db", "ready");
     assert_eq!(w.stop(), 0, "{}", w.log());

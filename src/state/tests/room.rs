@@ -20,7 +20,7 @@ impl World {
     pub(super) fn looked(&mut self, name: &ServiceName, what: u8) -> Result<(), String> {
         let Some((number, _)) = self.looks.get(name).copied() else { return Ok(()) };
         self.step(Event::Tick)?;
-        let State::Cramped(Cramped { look, last, .. }) = self.state(name).clone() else {
+        let State::Cramped(Cramped { look, last, why, ready_for }) = self.state(name).clone() else {
             return self.stale_look(name, number);
         };
         let seen = match what {
@@ -35,19 +35,26 @@ impl World {
         };
         let codes = &self.machine.service(name).unwrap().spec().room.as_ref().unwrap().codes;
         let said = last.code().is_some_and(|code| codes.contains(&code));
+        // What was of use, or was killed, may well come back as it is.
+        let vain = said
+            || (why.is_none()
+                && ready_for.is_none_or(|d| d < Duration::from_secs(10))
+                && last.code().is_some());
+        let long_enough = self.cramped.get(name).is_some_and(|until| self.now >= *until);
         let (lacks, goes_on) = match (&look, &found) {
             (Look::Rests { .. }, _) => return self.stale_look(name, number),
-            (_, Found::Lacking(_)) => (true, false),
+            (Look::First { .. }, Found::Lacking(_)) => (vain, !vain),
+            (Look::Again { .. }, Found::Lacking(_)) => (!long_enough, long_enough),
             (Look::First { .. }, Found::Enough | Found::Unknown(_)) => (said, !said),
             (Look::Again { .. }, Found::Enough) => (false, true),
             (Look::Again { lack, .. }, Found::Unknown(_)) => {
                 let seen = matches!(lack, Lack::Seen(_));
-                (seen, !seen)
+                (seen && !long_enough, !seen || long_enough)
             }
         };
         // Whoever only says so is tried again without a word of the file system.
-        if matches!(found, Found::Lacking(_)) {
-            self.cramped.insert(name.clone());
+        if lacks && matches!(look, Look::First { .. }) {
+            self.cramped.insert(name.clone(), self.now + Duration::from_secs(30));
         }
         if goes_on {
             self.cramped.remove(name);
@@ -144,6 +151,66 @@ fn a_hundred_failures_for_want_of_room_are_no_attempt_and_what_is_left_of_them_i
     assert!(matches!(machine.whole(), Whole::Ended(Exit::GaveUp)));
 }
 
+/// That there is little room does not prove that it was lacking.
+#[test]
+fn who_was_of_use_or_was_killed_comes_back_whatever_room_there_is() {
+    for (ready, ending) in [
+        (Duration::from_secs(10), Ending::Exited(1)),
+        (Duration::ZERO, Ending::OomKilled),
+        (Duration::ZERO, Ending::Signaled { signal: Killer(9), core: Core::None }),
+    ] {
+        let (mut machine, mut now) = needs_room(&[]);
+        let run = machine.service(&named(0)).unwrap().run().unwrap();
+        let say = |what| Event::Service { name: named(0), run, what };
+        machine.step(say(Happened::Spawned(Pid(7))), now);
+        now += ready;
+        machine.step(say(Happened::Exited(ending)), now);
+        let (actions, _) = machine.step(say(Happened::DescentGone), now);
+        let [Action::Look { number, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+        machine.step(Event::Looked { name: named(0), number: *number, found: lacking() }, now);
+        let state = machine.service(&named(0)).unwrap().state();
+        assert!(matches!(state, State::Backoff { .. } | State::Spawning { .. }), "{state:?}");
+    }
+}
+
+#[test]
+fn who_lacks_room_is_tried_all_the_same_ever_less_often() {
+    let (mut machine, mut now) = needs_room(&[]);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        fails(&mut machine, 1, lacking(), now);
+        let since = now;
+        loop {
+            now = machine.next_deadline().unwrap();
+            let (actions, _) = machine.step(Event::Tick, now);
+            let [Action::Look { number, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+            let look = Event::Looked { name: named(0), number: *number, found: lacking() };
+            if let [Action::Spawn { .. }] = machine.step(look, now).0.as_slice() {
+                break;
+            }
+        }
+        waits.push((now - since).as_secs());
+    }
+    assert_eq!(waits, [30, 60, 120, 240, 480, 600, 600, 600]);
+    assert!(matches!(machine.whole(), Whole::Up));
+}
+
+#[test]
+fn who_comes_merely_after_one_without_room_does_not_wait_for_it() {
+    let mut setup = ServiceSpec::minimal(named(0), Kind::Oneshot, vec!["/bin/setup".to_owned()]);
+    setup.room = Some(Room { path: "/data".into(), bytes: 1, more: None, codes: [73].into() });
+    let mut pooler = ServiceSpec::minimal(named(1), Kind::Daemon, vec!["/bin/pooler".to_owned()]);
+    pooler.after = [named(0)].into();
+    let now = std::time::Instant::now();
+    let plan = Plan::new(vec![setup, pooler], BUDGET, BTreeSet::new()).unwrap();
+    let mut machine = Machine::new(plan, &BTreeSet::new(), now);
+    machine.step(Event::Tick, now);
+    fails(&mut machine, 73, lacking(), now);
+    machine.step(Event::Tick, now);
+    let state = machine.service(&named(1)).unwrap().state();
+    assert!(matches!(state, State::Spawning { .. }), "{state:?}");
+}
+
 #[test]
 fn who_says_that_it_has_no_room_is_tried_ever_less_often_and_never_given_up() {
     let (mut machine, mut now) = needs_room(&[73]);
@@ -208,6 +275,7 @@ fn what_lacks_is_said_with_what_to_do() {
     );
     assert_eq!(
         said(Lack::Said { path: "/data".into(), code: 73 }),
-        "it found no room on /data (exit 73): make room, grow the volume, or raise its quota"
+        "it found no room (exit 73; its last lines say where, and it needs it on /data): make room, grow the volume, or \
+         raise its quota"
     );
 }

@@ -36,8 +36,8 @@ pub(super) struct World {
     pub(super) wished: BTreeSet<ServiceName>,
     /// What goes down with a service, and must not come back before that has gone.
     pub(super) gone_first: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
-    /// Of whom it was seen that there is no room for them, and nothing else since.
-    pub(super) cramped: BTreeSet<ServiceName>,
+    /// Of whom it was seen that there is no room for them, and nothing else since: from when on they may be tried all the same.
+    pub(super) cramped: BTreeMap<ServiceName, Instant>,
     /// Each service's last look for room: its number, and when.
     pub(super) looks: BTreeMap<ServiceName, (u64, Instant)>,
     /// Of whom somebody has ever wished something.
@@ -62,7 +62,7 @@ impl World {
             fatal: None,
             wished: BTreeSet::new(),
             gone_first: BTreeMap::new(),
-            cramped: BTreeSet::new(),
+            cramped: BTreeMap::new(),
             looks: BTreeMap::new(),
             excused: BTreeSet::new(),
         }
@@ -263,7 +263,8 @@ impl World {
     pub(super) fn spawn(&mut self, name: &ServiceName, run: Run) -> Result<(), String> {
         promise!(!self.processes.contains_key(name), "two processes of {name}");
         promise!(self.stopping.is_none(), "{name} is started while everything stops");
-        promise!(!self.cramped.contains(name), "{name} has no room and is started");
+        let waits = self.cramped.remove(name).is_some_and(|until| self.now < until);
+        promise!(!waits, "{name} has no room and is started");
         self.looks.remove(name);
         let stands = self.machine.service(name).unwrap().spec().freezing == Freezing::Stands;
         promise!(self.up() || !stands, "{name} is started while everything stands");
