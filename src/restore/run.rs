@@ -75,15 +75,12 @@ pub(crate) fn run(place: &Place<'_>, store: &Store, own: Epoch) -> Result<(), Fa
     make(place, store, own, &survey, &engine).map_err(|failure| {
         // Looked at before what is half made gives back what it took. The engine's last words need not say why it failed.
         let full = tree::free(&place.settings.data).is_ok_and(|left| left < FULL);
-        let failure = match failure.exit {
-            Exit::GaveUp if full => Failure::new(
-                Exit::NoRoom,
-                format!(
-                    "{}: the disk is full: make room or grow the volume; {failure}",
-                    place.settings.data.display()
-                ),
-            ),
-            _ => failure.or_no_room(),
+        let failure = if full && failure.exit == Exit::GaveUp {
+            let place = place.settings.data.display();
+            let text = format!("{place}: the disk is full: make room or grow the volume; {failure}");
+            Failure::new(Exit::NoRoom, text)
+        } else {
+            failure.or_no_room()
         };
         if failure.exit == Exit::NoRoom && full {
             // It was not enough for what there is to fetch, or another took it. The same again would end as this has, after

@@ -246,8 +246,8 @@ pub const KEYS: &[(&str, &[Key])] = &[
                 "room",
                 "`{ path = \"${data}\", bytes = \"32MiB\" }`",
                 "not looked at",
-                "What a start needs free on a file system. When it has ended by a code that is none of `restart.final_codes`, before it \
-                 was ready for 10 s, that is looked at: with less (or no inode to be had) it waits without giving up, whatever \
+                "What a start needs free on a file system. When it has ended by a code that is none of `restart.final_codes` (or \
+                 could not be started) before it was ready for 10 s, that is looked at: with less (or no inode to be had) it waits without giving up, whatever \
                  `restart` and `gives_up` say, and nothing of it counts as an attempt; looked at again every 2 s, it starts when \
                  there is room, when somebody says `supafly start`, and, as little room need not be the reason, all the same after \
                  30 s, a minute and so on up to 10. What comes merely `after` it does not wait for it.",

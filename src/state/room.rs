@@ -242,7 +242,11 @@ impl Service {
             Some(Lack::Said { path: room.path.clone(), code })
         });
         // Of itself, and before it was of any use: only then was the room perhaps what it lacked.
-        let vain = ready_for.is_none_or(|d| d < USEFUL) && why.is_none() && last.code().is_some();
+        let by_itself = match last {
+            Ending::Exited(_) | Ending::SpawnFailed(_) => why.is_none(),
+            Ending::Signaled { .. } | Ending::OomKilled => false,
+        };
+        let vain = by_itself && ready_for.is_none_or(|d| d < USEFUL);
         let (lack, pause) = match (found, said) {
             (Found::Lacking(seen), said)
                 if (vain || said.is_some()) && !mutant::is(Mutant::StartWithoutRoom) =>

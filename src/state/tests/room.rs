@@ -39,7 +39,7 @@ impl World {
         let vain = said
             || (why.is_none()
                 && ready_for.is_none_or(|d| d < Duration::from_secs(10))
-                && last.code().is_some());
+                && matches!(last, Ending::Exited(_) | Ending::SpawnFailed(_)));
         let long_enough = self.cramped.get(name).is_some_and(|until| self.now >= *until);
         let (lacks, goes_on) = match (&look, &found) {
             (Look::Rests { .. }, _) => return self.stale_look(name, number),
