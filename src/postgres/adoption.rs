@@ -204,7 +204,17 @@ pub(crate) fn awaited(settings: &Settings) -> Result<Awaited, Failure> {
     if unfinished(settings)?.is_some() && adopting.exists() {
         return Ok(Awaited::Begun(adopting.display().to_string()));
     }
-    Ok(still_there(settings).map_or(Awaited::Nothing, |path| Awaited::Named(path.display().to_string())))
+    if let Some(path) = still_there(settings) {
+        return Ok(Awaited::Named(path.display().to_string()));
+    }
+    // With the note, what is in pgdata was made or adopted here, and the setting has been followed.
+    let followed = foreign::is_cluster(&settings.pgdata()) && note_path(settings).exists();
+    Ok(match &settings.adopt {
+        Adopt::Path(path) if !followed && !same(path, &settings.pgdata()) => {
+            Awaited::Absent(path.display().to_string())
+        }
+        Adopt::Path(_) | Adopt::Ask | Adopt::Never => Awaited::Nothing,
+    })
 }
 
 /// The cluster that `SUPAFLY_ADOPT` names and that is still there, beside ours.
@@ -229,7 +239,7 @@ fn passed_over(settings: &Settings) {
 /// left to a volume that took over first, and got the other one before it was restored.
 fn not_both(settings: &Settings) -> Result<(), Failure> {
     let (path, restore) = match awaited(settings)? {
-        Awaited::Nothing => return Ok(()),
+        Awaited::Nothing | Awaited::Absent(_) => return Ok(()),
         Awaited::Named(path) => (path, "take SUPAFLY_ADOPT away"),
         Awaited::Begun(path) => (path, "move that directory away"),
     };

@@ -176,9 +176,12 @@ fn a_prefix_is_not_claimed_for_what_cannot_be_adopted() {
     let old = machine.data().join("old");
     adopt(&mut machine, &old);
     refused(&mut machine, &["SUPAFLY_ADOPT", "No such file"]);
+    // Who may restore may have kept the setting; but there is nothing to restore.
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    refused(&mut machine, &["there is no cluster to adopt", "nothing was claimed"]);
+    assert_eq!(bucket.keys("owner/"), Vec::<String>::new());
     foreign(&old);
     fs::write(old.join("postmaster.pid"), "1\n").unwrap();
-    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
     refused(&mut machine, &["it runs or was killed"]);
     assert_eq!(bucket.keys("owner/"), Vec::<String>::new());
     // The volume is given up for the right one, and nothing is in its way.
