@@ -129,6 +129,8 @@ pub enum Seen {
     Down,
     /// It should answer and does not.
     Silent(String),
+    /// It takes nobody in because all its connections are taken: it serves those who have them, and cannot be asked more.
+    Full,
     /// It answers, and replays WAL.
     Recovering,
     /// It answers and takes writes; its WAL position.
@@ -160,12 +162,14 @@ pub enum Attempt {
 
 /// What that says of Postgres: `None` while it takes new connections. Whoever answers has taken the connection: that all of
 /// them are taken (53300), or that a role may not log in, is no fault of a server that serves those who are in. But one that
-/// says that it takes nobody now (57P03: it shuts down and waits for its clients) takes nobody.
+/// says that it takes nobody now (57P03: it shuts down and waits for its clients) takes nobody. No answer at all counts from
+/// the second time on (`failed`, with this one): on a loaded host a single fork may be slow.
 #[must_use]
-pub fn closed(attempt: &Attempt) -> Option<Seen> {
+pub fn closed(attempt: &Attempt, failed: u32) -> Option<Seen> {
     let why = match attempt {
         Attempt::Made => return None,
         Attempt::Refused { code, .. } if code != "57P03" => return None,
+        Attempt::Failed(_) if failed < 2 => return None,
         Attempt::Refused { said: why, .. } | Attempt::Failed(why) => why,
     };
     Some(Seen::Silent(format!("connections that stand still answer, but no new one is accepted: {why}")))
@@ -180,6 +184,8 @@ pub fn health(seen: &Seen, lost: Option<u32>) -> (bool, String) {
     match seen {
         Seen::Down => (false, "Postgres is not running".to_owned()),
         Seen::Silent(why) => (false, format!("Postgres does not answer: {why}")),
+        // Ours is a hot standby at no time, so it takes writes of those who are in.
+        Seen::Full => (true, "Postgres answers that all its connections are taken".to_owned()),
         Seen::Recovering => (false, "Postgres is in recovery".to_owned()),
         Seen::Writing { .. } => (true, "Postgres answers and takes writes".to_owned()),
     }
@@ -314,6 +320,7 @@ mod tests {
         let now = Duration::from_secs(10);
         assert!(backup_due(&none(0), &writing, Life::Serving, false, now));
         assert!(!backup_due(&none(11), &writing, Life::Serving, false, now));
+        assert!(!backup_due(&none(0), &Seen::Full, Life::Serving, false, now));
         assert!(!backup_due(&none(0), &Seen::Recovering, Life::Serving, false, now));
         assert!(!backup_due(&none(0), &writing, Life::Serving, true, now));
         assert!(!backup_due(&none(0), &writing, Life::Draining, false, now));
@@ -322,9 +329,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_postgres_that_takes_writes_under_an_owner_is_healthy() {
+    fn only_a_postgres_that_serves_under_an_owner_is_healthy() {
         assert!(health(&Seen::Writing { lsn: Lsn(1) }, None).0);
         assert!(!health(&Seen::Writing { lsn: Lsn(1) }, Some(8)).0);
+        assert!(health(&Seen::Full, None).0 && !health(&Seen::Full, Some(8)).0);
         for seen in [Seen::Down, Seen::Silent("x".into()), Seen::Recovering] {
             assert!(!health(&seen, None).0);
         }

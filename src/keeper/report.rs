@@ -127,6 +127,7 @@ fn postgres(seen: &Seen) -> Row {
     match seen {
         Seen::Down => row("postgres", "down", "nothing listens on its socket"),
         Seen::Silent(why) => row("postgres", "silent", why.clone()),
+        Seen::Full => row("postgres", "full", "all its connections are taken (max_connections)"),
         Seen::Recovering => row("postgres", "recovery", "it replays WAL and takes no writes"),
         Seen::Writing { lsn } => row("postgres", "ok", format!("it takes writes, at {lsn}")),
     }
@@ -158,7 +159,7 @@ fn lag(store: &StoreFacts, seen: &Seen) -> Option<u64> {
     let (_, _, end) = store.last.as_ref()?;
     match seen {
         Seen::Writing { lsn } => Some(lsn.0.saturating_sub((*end)?)),
-        Seen::Down | Seen::Silent(_) | Seen::Recovering => None,
+        Seen::Down | Seen::Silent(_) | Seen::Full | Seen::Recovering => None,
     }
 }
 

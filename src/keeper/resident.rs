@@ -8,7 +8,7 @@ use super::lineage::Lineage;
 use super::outbox::{self, Outbox, Refused};
 use super::ownership::{NotConfirmed, Ownership};
 use super::report::{self, Facts, StoreFacts};
-use super::watch::Watch;
+use super::watch::{Watch, graphql};
 use super::{boottime, lock, server};
 use crate::archive::AHEAD;
 use crate::archive::push::on_a_thread;
@@ -31,9 +31,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How often Postgres is watched, facts are reported and the watchdog is told.
-const TICK: Duration = Duration::from_secs(2);
+pub(super) const TICK: Duration = Duration::from_secs(2);
 /// How often pg_graphql is asked: what makes it well or not is done in the database, where nobody tells us.
 const GRAPHQL: Duration = Duration::from_secs(10);
+/// How long set-up is waited for with impatience.
+const SET_UP: Duration = Duration::from_secs(120);
 /// What was fetched ahead and is not asked for is let go after this.
 const IDLE: Duration = Duration::from_secs(30);
 /// Buffers that WAL was read into are let go after this: mostly a minute goes by until the next is needed, and a backlog on
@@ -154,18 +156,10 @@ impl Keeper {
     /// Watches Postgres, ships what is ready, takes the backup that is due, reports.
     async fn tick(self: Arc<Self>) {
         let mut postgres = Watch::new(&self.settings);
-        let mut asked: Option<Instant> = None;
+        let mut asking = JoinSet::new();
         loop {
             let seen = postgres.look().await;
-            if !matches!(seen, Seen::Writing { .. }) {
-                asked = None;
-                *lock(&self.graphql) = None;
-            } else if asked.is_none_or(|at| at.elapsed() >= GRAPHQL) {
-                let row = postgres.graphql().await;
-                // Until set-up has been there it is asked at every turn, so that the row comes soon after it.
-                asked = row.is_some().then(Instant::now);
-                *lock(&self.graphql) = row;
-            }
+            self.ask_graphql(&seen, &mut asking);
             if matches!(seen, Seen::Writing { .. }) {
                 self.alive(&self.pg_wal());
             }
@@ -198,6 +192,33 @@ impl Keeper {
                     () = &mut next => break,
                     () = self.news.notified() => self.report().await,
                 }
+            }
+        }
+    }
+
+    /// Asks how pg_graphql is, beside the watch: it may hang, and readiness must not wait for it. One question at a time.
+    fn ask_graphql(self: &Arc<Self>, seen: &Seen, asking: &mut JoinSet<()>) {
+        while asking.try_join_next().is_some() {}
+        match seen {
+            Seen::Writing { .. } => {
+                if asking.is_empty() {
+                    let keeper = Arc::clone(self);
+                    asking.spawn(async move {
+                        let Some(row) = graphql(&keeper.settings).await else { return };
+                        // Until set-up has been there it is asked at every turn, so that the row comes soon after it; but
+                        // not for ever, because each question costs Postgres a process.
+                        let soon = row.is_none() && keeper.now() < SET_UP;
+                        let pause = if soon { Duration::ZERO } else { GRAPHQL };
+                        *lock(&keeper.graphql) = row;
+                        tokio::time::sleep(pause).await;
+                    });
+                }
+            }
+            // Nothing has changed that is known of.
+            Seen::Full => {}
+            Seen::Down | Seen::Silent(_) | Seen::Recovering => {
+                asking.abort_all();
+                *lock(&self.graphql) = None;
             }
         }
     }

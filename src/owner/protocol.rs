@@ -23,6 +23,9 @@ pub enum Awaited {
     Nothing,
     /// `SUPAFLY_ADOPT` names the one in this directory.
     Named(String),
+    /// `SUPAFLY_ADOPT` names this directory, where no cluster can be seen: the setting may have outlived its volume, or be
+    /// wrong.
+    Absent(String),
     /// An adoption was cut off: the cluster is in this directory.
     Begun(String),
 }
@@ -204,7 +207,9 @@ fn with_epoch(
             if never_owned && there == expected {
                 // What was allowed when the identity was made must be allowed now, too.
                 match (highest, strangers) {
-                    (None, Strangers::None) => return Decision::Finish { epoch },
+                    (None, Strangers::None) => {
+                        return absent(facts).map_or(Decision::Finish { epoch }, Decision::Refuse);
+                    }
                     (Some(former), _) => match take(facts, former) {
                         Decision::Claim { .. } => return Decision::Finish { epoch },
                         decided @ (Decision::Refuse(_)
@@ -239,9 +244,8 @@ fn without_epoch(facts: &Facts, highest: Option<&Record>, strangers: &Strangers)
         ));
     }
     match (highest, strangers, facts.data) {
-        (None, Strangers::None, Data::Present | Data::Missing) => {
-            Decision::Claim { epoch: Epoch::FIRST, origin: Origin::Fresh }
-        }
+        (None, Strangers::None, Data::Present | Data::Missing) => absent(facts)
+            .map_or(Decision::Claim { epoch: Epoch::FIRST, origin: Origin::Fresh }, Decision::Refuse),
         (None, Strangers::Some(key), _) => Decision::Refuse(format!(
             "{} holds objects that are not ours (such as {key}) and no owner: set SUPAFLY_STORE to an empty prefix",
             facts.store
@@ -288,15 +292,37 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
     ))
 }
 
+/// Why an empty prefix is not claimed for a cluster that is not there: nothing can be adopted and nothing restored, and whoever
+/// comes back with the right volume would find that prefix owned, by nobody who has data. Not said to a volume with a cluster
+/// of its own, which was adopted and moved from there.
+fn absent(facts: &Facts) -> Option<String> {
+    let settled = facts.identity.as_ref().is_some_and(|identity| identity.system_identifier.is_some());
+    match &facts.awaited {
+        Awaited::Absent(path) if !settled => Some(format!(
+            "SUPAFLY_ADOPT={path}: there is no cluster to adopt, and {} is empty, so there is nothing to restore either; nothing was \
+             claimed: name the directory of the cluster, mount its volume, or take SUPAFLY_ADOPT away for a new one",
+            facts.store
+        )),
+        Awaited::Absent(_) | Awaited::Nothing | Awaited::Named(_) | Awaited::Begun(_) => None,
+    }
+}
+
 /// Why an archive is not taken over where a cluster is to be adopted: one volume holds one cluster.
 fn both(facts: &Facts, owner: &Record, allowed: bool) -> Option<String> {
     let (store, takeover) = (&facts.store, facts.takeover);
     let owned = format!("{store} is owned by epoch {} (machine {})", owner.epoch, owner.machine);
     let restore =
         if allowed { String::new() } else { format!(" and set SUPAFLY_TAKEOVER={}", owner.epoch.0) };
-    let elsewhere = "set SUPAFLY_STORE to an empty prefix to adopt that cluster";
+    // A claim that was cut off before its object was there has bound the volume to this prefix, and to nothing else.
+    let elsewhere = match facts.identity.as_ref().and_then(|identity| identity.epoch) {
+        None => "set SUPAFLY_STORE to an empty prefix to adopt that cluster".to_owned(),
+        Some(begun) => format!(
+            "set SUPAFLY_STORE to an empty prefix and remove {{data}}/supafly/identity.json, which is of a claim of epoch {begun} \
+             that came to nothing, to adopt that cluster"
+        ),
+    };
     match &facts.awaited {
-        Awaited::Nothing => None,
+        Awaited::Nothing | Awaited::Absent(_) => None,
         Awaited::Named(cluster) if allowed => Some(format!(
             "SUPAFLY_ADOPT={cluster} and SUPAFLY_TAKEOVER={takeover} contradict each other: {owned}, and one volume holds either \
              the cluster in {cluster} or what is archived there; nothing was taken: take SUPAFLY_ADOPT away to restore what is \

@@ -72,12 +72,30 @@ pub(crate) fn fits(settings: &Settings) -> Result<(), Failure> {
     let Adopt::Path(path) = &settings.adopt else { return Ok(()) };
     let begins =
         !identity_path(settings).exists() && !note_path(settings).exists() && unfinished(settings)?.is_none();
-    // The setting may have outlived its volume: then what is archived is restored.
-    let restores = settings.takeover != Takeover::Never && !foreign::is_cluster(path);
+    // The setting may have outlived its volume: then what is archived is restored. Where nothing is, `claim` says so.
+    let restores = settings.takeover != Takeover::Never && !there(settings, path);
     if begins && !restores {
         examine(settings, path)?;
     }
     Ok(())
+}
+
+/// Whether what `SUPAFLY_ADOPT` names is there: a cluster, or what somebody hopes to make one of.
+fn there(settings: &Settings, path: &Path) -> bool {
+    foreign::is_cluster(path) || foreign::in_staging(settings, path)
+}
+
+/// Whether staging may be thrown away, as everybody does who makes a data directory: not what `SUPAFLY_ADOPT` names.
+///
+/// # Errors
+/// 77 with what to do first.
+pub(super) fn spares(settings: &Settings) -> Result<(), Failure> {
+    match &settings.adopt {
+        Adopt::Path(path) if foreign::in_staging(settings, path) => {
+            Err(foreign::refusal(path, foreign::STAGED))
+        }
+        Adopt::Path(_) | Adopt::Ask | Adopt::Never => Ok(()),
+    }
 }
 
 fn examine(settings: &Settings, path: &Path) -> Result<(), Failure> {
@@ -186,13 +204,23 @@ pub(crate) fn awaited(settings: &Settings) -> Result<Awaited, Failure> {
     if unfinished(settings)?.is_some() && adopting.exists() {
         return Ok(Awaited::Begun(adopting.display().to_string()));
     }
-    Ok(still_there(settings).map_or(Awaited::Nothing, |path| Awaited::Named(path.display().to_string())))
+    if let Some(path) = still_there(settings) {
+        return Ok(Awaited::Named(path.display().to_string()));
+    }
+    // With the note, what is in pgdata was made or adopted here, and the setting has been followed.
+    let followed = foreign::is_cluster(&settings.pgdata()) && note_path(settings).exists();
+    Ok(match &settings.adopt {
+        Adopt::Path(path) if !followed && !same(path, &settings.pgdata()) => {
+            Awaited::Absent(path.display().to_string())
+        }
+        Adopt::Path(_) | Adopt::Ask | Adopt::Never => Awaited::Nothing,
+    })
 }
 
 /// The cluster that `SUPAFLY_ADOPT` names and that is still there, beside ours.
 fn still_there(settings: &Settings) -> Option<&Path> {
     match &settings.adopt {
-        Adopt::Path(path) if foreign::is_cluster(path) && !same(path, &settings.pgdata()) => Some(path),
+        Adopt::Path(path) if there(settings, path) && !same(path, &settings.pgdata()) => Some(path),
         Adopt::Path(_) | Adopt::Ask | Adopt::Never => None,
     }
 }
@@ -211,7 +239,7 @@ fn passed_over(settings: &Settings) {
 /// left to a volume that took over first, and got the other one before it was restored.
 fn not_both(settings: &Settings) -> Result<(), Failure> {
     let (path, restore) = match awaited(settings)? {
-        Awaited::Nothing => return Ok(()),
+        Awaited::Nothing | Awaited::Absent(_) => return Ok(()),
         Awaited::Named(path) => (path, "take SUPAFLY_ADOPT away"),
         Awaited::Begun(path) => (path, "move that directory away"),
     };

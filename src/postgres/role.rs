@@ -119,25 +119,32 @@ pub(crate) fn write_configuration(
     Ok(config)
 }
 
-/// Runs the role. Without room what is half made makes room first: it would be thrown away at the next start, and whoever
-/// waits for that start looks at what is free. A kill before that leaves it to the next start, as every kill does.
+/// Runs the role.
 ///
 /// # Errors
 /// 77 for data that is not ours, 78 for settings that cannot be, 73 without room, 70 for a step that failed.
 pub fn datadir_role(settings: &Settings) -> Result<Exit, Failure> {
     // What a former start needed this one may not.
     let _ = std::fs::remove_file(wanted_room(settings));
-    datadir(settings).map_err(Failure::or_no_room).inspect_err(|failure| {
-        if failure.exit == Exit::NoRoom {
-            // Only what nobody has given its name yet; why it failed matters more than why this does.
-            let _ = tree::remove(&staging(settings));
-        }
-    })
+    datadir(settings).map_err(Failure::or_no_room)
 }
 
 /// Where a data directory is made before it gets its name.
-fn staging(settings: &Settings) -> PathBuf {
+pub(super) fn staging(settings: &Settings) -> PathBuf {
     settings.data.join("pgdata.staging")
+}
+
+/// Makes a data directory in staging, which is cleared first. Without room what is half made makes room: it would be thrown
+/// away at the next start, and whoever waits for that start looks at what is free. Only here: what lies there when nothing
+/// was made may be somebody's only copy. A kill before that leaves it to the next start, as every kill does.
+fn staged(place: &Place<'_>, make: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    adoption::spares(place.settings)?;
+    make().map_err(Failure::or_no_room).inspect_err(|failure| {
+        if failure.exit == Exit::NoRoom {
+            // Why it failed matters more than why this does.
+            let _ = tree::remove(&place.staging());
+        }
+    })
 }
 
 fn datadir(settings: &Settings) -> Result<Exit, Failure> {
@@ -185,9 +192,9 @@ fn datadir(settings: &Settings) -> Result<Exit, Failure> {
         there = look(&bin, &pgdata)?;
     }
     match decide(&pgdata, bin.major, &there, &identity, recorded.as_ref())? {
-        Decision::Init => initdb::make(&place)?,
+        Decision::Init => staged(&place, || initdb::make(&place))?,
         Decision::Restore => match &own {
-            Some((store, epoch)) => restore::run(&place, store, *epoch)?,
+            Some((store, epoch)) => staged(&place, || restore::run(&place, store, *epoch))?,
             None => return Err(Failure::refused("a restore needs the store: set SUPAFLY_STORE as it was")),
         },
         Decision::Adopt => {
@@ -196,7 +203,10 @@ fn datadir(settings: &Settings) -> Result<Exit, Failure> {
             }
             failpoint::hit("datadir.after-compare");
             remove_stale_pid(&pgdata)?;
-            tree::remove(&place.staging())?;
+            match adoption::spares(settings) {
+                Ok(()) => tree::remove(&place.staging())?,
+                Err(why) => tracing::warn!("{why}"),
+            }
         }
     }
     let control = control::read(&bin, &pgdata)?;

@@ -134,6 +134,48 @@ fn a_first_boot_waits_for_room_says_how_much_and_needs_no_hand() {
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
 
+/// What lies where clusters are made may be the only copy of somebody's data: want of room throws away what was made for want
+/// of it, and nothing else.
+#[test]
+fn without_room_nothing_goes_that_this_start_has_not_made() {
+    let mut machine = Machine::new(&[]);
+    let Some(volume) = Volume::mount(&machine, 220) else { return };
+    machine.boot();
+    machine.wait_ready();
+    machine.sql("create table kept as select 7 as n").unwrap();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    let data = machine.data();
+    let (staging, old) = (data.join("pgdata.staging"), data.join("old"));
+    fs::rename(data.join("pgdata"), &staging).unwrap();
+    fs::remove_dir_all(data.join("supafly")).unwrap();
+    let mut roled = |role: &str, adopt: &Path| {
+        machine.env.insert("SUPAFLY_ADOPT".into(), adopt.display().to_string());
+        machine.supafly(&[role])
+    };
+    for role in ["secrets", "claim"] {
+        assert!(roled(role, Path::new("never")).status.success());
+    }
+    let filler = volume.fill();
+    let out = roled("datadir", &staging);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(staging.join("global/pg_control").exists(), "the only copy was thrown away: {said}");
+    assert_eq!(out.status.code(), Some(77), "{said}");
+    assert!(said.contains("move it to another name") && said.contains("nothing was touched"), "{said}");
+    fs::rename(&staging, &old).unwrap();
+    fs::create_dir(&staging).unwrap();
+    let left = staging.join("left");
+    fs::create_dir(&left).unwrap();
+    let out = roled("datadir", &old);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(73), "{said}");
+    assert!(left.exists(), "it was thrown away by a start that made nothing: {said}");
+    fs::remove_file(filler).unwrap();
+    machine.boot();
+    machine.wait_ready();
+    assert_eq!(machine.sql("table kept").unwrap(), [["7"]]);
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
 #[test]
 fn a_restore_waits_for_the_room_that_it_needs_and_leaves_nothing_in_its_way() {
     let bucket = Bucket::start(Kind::File);

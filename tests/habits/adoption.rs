@@ -176,9 +176,12 @@ fn a_prefix_is_not_claimed_for_what_cannot_be_adopted() {
     let old = machine.data().join("old");
     adopt(&mut machine, &old);
     refused(&mut machine, &["SUPAFLY_ADOPT", "No such file"]);
+    // Who may restore may have kept the setting; but there is nothing to restore.
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    refused(&mut machine, &["there is no cluster to adopt", "nothing was claimed"]);
+    assert_eq!(bucket.keys("owner/"), Vec::<String>::new());
     foreign(&old);
     fs::write(old.join("postmaster.pid"), "1\n").unwrap();
-    machine.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
     refused(&mut machine, &["it runs or was killed"]);
     assert_eq!(bucket.keys("owner/"), Vec::<String>::new());
     // The volume is given up for the right one, and nothing is in its way.
@@ -195,6 +198,45 @@ fn a_prefix_is_not_claimed_for_what_cannot_be_adopted() {
     machine.wait_ready();
     heirloom(&machine);
     assert_eq!(bucket.keys("owner/").len(), 2);
+}
+
+/// Staging is cleared whenever a cluster is made or restored, so nothing in it is taken for one to adopt, by whatever name; nor
+/// is it cleared while it is named.
+#[test]
+fn what_lies_in_staging_is_neither_adopted_nor_thrown_away_while_it_is_named() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    let data = machine.data();
+    let (staging, link, below) =
+        (data.join("pgdata.staging"), data.join("link"), data.join("pgdata.staging/below"));
+    foreign(&below);
+    std::os::unix::fs::symlink(&staging, &link).unwrap();
+    let before = tree(&staging);
+    // Half of a cluster is none, and somebody's all the same.
+    for (named, takeover) in [(&below, "never"), (&below, "auto"), (&staging, "auto"), (&link, "auto")] {
+        adopt(&mut machine, named);
+        machine.env.insert("SUPAFLY_TAKEOVER".into(), takeover.into());
+        refused(&mut machine, &["move it to another name", "nothing was touched"]);
+        assert!(tree(&staging) == before, "it was touched");
+    }
+    assert_eq!(bucket.keys("owner/"), Vec::<String>::new());
+    // A volume with a cluster of its own goes on.
+    machine.env.insert("SUPAFLY_ADOPT".into(), "never".into());
+    let aside = machine.dir.path().join("aside");
+    fs::rename(&staging, &aside).unwrap();
+    machine.boot();
+    machine.wait_ready();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    fs::rename(&aside, &staging).unwrap();
+    adopt(&mut machine, &link);
+    machine.boot();
+    machine.wait_ready();
+    assert!(tree(&staging) == before, "it was touched");
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    // Without data it would be restored, through staging.
+    fs::remove_dir_all(data.join("pgdata")).unwrap();
+    refused(&mut machine, &["move it to another name", "nothing was touched"]);
+    assert!(tree(&staging) == before, "it was touched");
 }
 
 #[test]

@@ -269,6 +269,7 @@ fn awaited() -> impl Strategy<Value = Awaited> {
         4 => Just(Awaited::Nothing),
         1 => Just(Awaited::Named("/data/old".into())),
         1 => Just(Awaited::Begun("/data/pgdata.adopting".into())),
+        1 => Just(Awaited::Absent("/data/gone".into())),
     ]
 }
 
@@ -286,10 +287,15 @@ proptest! {
         }
         world.end();
         prop_assert_eq!(check(&world.events), Ok(()));
-        // Who is to adopt may be the first in a prefix, and takes from nobody.
-        for record in world.owners().into_values().filter(|record| record.epoch > Epoch::FIRST) {
-            let taker = world.machines.iter().find(|m| m.terms.machine == record.machine).unwrap();
-            prop_assert_eq!(&taker.awaited, &Awaited::Nothing);
+        // Who is to adopt may be the first in a prefix, and takes from nobody. Who cannot is never the first, and may restore.
+        for record in world.owners().into_values() {
+            let owner = world.machines.iter().find(|m| m.terms.machine == record.machine).unwrap();
+            let may = match &owner.awaited {
+                Awaited::Nothing => true,
+                Awaited::Named(_) | Awaited::Begun(_) => record.epoch == Epoch::FIRST,
+                Awaited::Absent(_) => record.epoch > Epoch::FIRST,
+            };
+            prop_assert!(may, "{:?}: {:?}", owner.awaited, record);
         }
     }
 }

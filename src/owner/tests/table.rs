@@ -266,3 +266,59 @@ fn who_is_to_adopt_a_cluster_takes_nothing_from_anybody() {
         assert_eq!(decide(&Facts { awaited: named(), ..facts(owner(3), data, own()) }), proceed(3));
     }
 }
+
+/// Else the prefix is owned by a volume that then holds nothing, and refused to the one that is brought for it.
+#[test]
+fn an_empty_prefix_is_not_claimed_for_a_cluster_that_is_not_there() {
+    let absent = || Awaited::Absent("/data/gone".into());
+    let words =
+        ["SUPAFLY_ADOPT=/data/gone", "no cluster to adopt", "s3://b/p is empty", "nothing was claimed"];
+    for takeover in [Takeover::Never, Takeover::Auto, Takeover::Epoch(5)] {
+        let with = |identity, data, seen| Facts {
+            awaited: absent(),
+            ..allow(takeover, facts(identity, data, seen))
+        };
+        for data in BOTH {
+            // Killed before its object was there, it has claimed nothing either.
+            for identity in [None, Some(identity(None, Origin::Fresh)), owner(1)] {
+                refused(&with(identity, data, reached(None, None)), &words);
+            }
+        }
+        // The setting was followed, and the volume is given a store afterwards.
+        let settled = Identity { system_identifier: Some(7), ..identity(None, Origin::Fresh) };
+        assert_eq!(decide(&with(Some(settled), Data::Present, reached(None, None))), claim(1));
+        let own = || reached(Some(record(3, OURS)), Some(record(3, OURS)));
+        assert_eq!(decide(&with(owner(3), Data::Missing, own())), proceed(3));
+        // It has outlived its volume: what is archived is restored by whoever may.
+        let owned = decide(&with(None, Data::Missing, reached(Some(record(5, THEIRS)), None)));
+        if takeover == Takeover::Never {
+            assert!(
+                matches!(&owned, Decision::Refuse(why) if why.contains("SUPAFLY_TAKEOVER=5")),
+                "{owned:?}"
+            );
+        } else {
+            assert_eq!(owned, claim(6));
+        }
+    }
+}
+
+/// An identity that was durable before its object binds a volume to its prefix: another one alone would be refused.
+#[test]
+fn who_has_begun_a_claim_is_told_a_way_to_adopt_that_works() {
+    for awaited in [Awaited::Named("/data/old".into()), Awaited::Begun("/data/pgdata.adopting".into())] {
+        for takeover in [Takeover::Auto, Takeover::Never] {
+            let begun = facts(taker(3), Data::Missing, reached(Some(record(2, THEIRS)), None));
+            let begun = Facts { awaited: awaited.clone(), ..allow(takeover, begun) };
+            let way = ["set SUPAFLY_STORE to an empty prefix", "remove {data}/supafly/identity.json"];
+            refused(&begun, &way);
+            let elsewhere = |identity| Facts {
+                identity,
+                store: "s3://c/p".into(),
+                seen: reached(None, None),
+                ..begun.clone()
+            };
+            refused(&elsewhere(taker(3)), &["set SUPAFLY_STORE back"]);
+            assert_eq!(decide(&elsewhere(None)), claim(1));
+        }
+    }
+}

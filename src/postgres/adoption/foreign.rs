@@ -3,7 +3,7 @@
 use super::super::account::Account;
 use super::super::bin::Bin;
 use super::super::control::{self, State};
-use super::super::tree;
+use super::super::{role, tree};
 use super::journal::adopting;
 use super::{auto, mounts};
 use crate::config::Settings;
@@ -77,15 +77,28 @@ pub(super) fn elsewhere(path: &Path, data: &Path) -> String {
     )
 }
 
+/// Why what lies in staging is not adopted, and what to do.
+pub(super) const STAGED: &str = "it lies where clusters are made or restored, and what is half made there is thrown away: move \
+     it to another name on the volume first, and name it there";
+
+/// Whether a path leads into staging, by whatever name.
+pub(super) fn in_staging(settings: &Settings, path: &Path) -> bool {
+    let staging = role::staging(settings).canonicalize();
+    matches!((path.canonicalize(), staging), (Ok(path), Ok(staging)) if path.starts_with(&staging))
+}
+
+/// What is not adopted stays as it is.
+pub(super) fn refusal(path: &Path, why: &str) -> Failure {
+    Failure::refused(format!("SUPAFLY_ADOPT: {}: {why}; nothing was touched", path.display()))
+}
+
 /// Looks at everything that could go wrong later.
 ///
 /// # Errors
 /// 77 with the reason and what to do.
 pub(super) fn examine(place: &Here<'_>, path: &Path) -> Result<Cluster, Failure> {
     let settings = place.settings;
-    let refusal = |why: String| {
-        Failure::refused(format!("SUPAFLY_ADOPT: {}: {why}; nothing was touched", path.display()))
-    };
+    let refusal = |why: String| refusal(path, &why);
     let source = match path.canonicalize() {
         Ok(source) => source,
         Err(e) => {
@@ -94,6 +107,9 @@ pub(super) fn examine(place: &Here<'_>, path: &Path) -> Result<Cluster, Failure>
             )));
         }
     };
+    if in_staging(settings, path) {
+        return Err(refusal(STAGED.to_owned()));
+    }
     let Some(major) = major_of(&source).filter(|_| is_cluster(&source)) else {
         return Err(refusal("it holds no cluster (no PG_VERSION with global/pg_control)".to_owned()));
     };
