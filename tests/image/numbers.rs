@@ -3,7 +3,7 @@
 
 use super::container::{Container, Plan, Volume};
 use super::engine::{Image, engine};
-use super::page::{Boot, Figures, Layer, Memory, page};
+use super::page::{Boot, Figures, Layer, Memory, Part, page};
 use crate::support::machine::until;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -195,6 +195,15 @@ fn layers(image: &Image) -> Vec<Layer> {
     all
 }
 
+/// What the image says of its parts.
+fn supavisor(full: &Image) -> Part {
+    let container = Plan::new(full).words(&["supafly", "version", "--all"]).start();
+    assert_eq!(container.wait_end(), 0);
+    let log = container.log();
+    let line = log.lines().find(|l| l.to_lowercase().contains("supavisor")).expect("Supavisor's version");
+    if line.contains("stand-in") { Part::StandIn } else { Part::Real }
+}
+
 #[test]
 #[ignore = "measures for minutes, and wants a quiet machine: make bench-image"]
 fn what_the_image_costs_is_on_its_page() {
@@ -207,9 +216,11 @@ fn what_the_image_costs_is_on_its_page() {
     let images = [("slim", Image::slim()), ("full", Image::full())];
     let layers = images.clone().map(|(name, image)| (name, layers(&image)));
     let boot = boots();
+    let supavisor = supavisor(&images[1].1);
     let memory = images.map(|(name, image)| (name, memory(&image)));
     let processors = std::thread::available_parallelism().unwrap().get();
-    let figures = Figures { processors, rounds: ROUNDS, layers: layers.into(), boot, memory: memory.into() };
+    let figures =
+        Figures { processors, rounds: ROUNDS, layers: layers.into(), boot, memory: memory.into(), supavisor };
     let page = page(&figures);
     eprintln!("{page}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/image-benchmarks.md");
