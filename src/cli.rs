@@ -12,7 +12,7 @@ use crate::pooler::probe::Asked;
 use crate::supervisor::{Setting, Variable};
 use crate::{
     archive, facts, keeper, os, owner, pooler, postgres, postgrest, secrets, setup, supervisor, telemetry,
-    versions, walg, web,
+    versions, web,
 };
 use args::{Backup, CheckArgs, Cli, Command, Health, Logs, One, Services, Several, StatusArgs};
 use clap::Parser;
@@ -210,7 +210,6 @@ fn own_executable() -> Result<PathBuf, Failure> {
 
 fn check(settings: &Settings, args: CheckArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let environment = facts::environment();
-    walg::no_crypto(&environment)?;
     opening::refuse(settings, &environment)?;
     if let Some(why) = settings.contradiction() {
         return Err(Failure::config(why));

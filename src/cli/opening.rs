@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 /// # Errors
 /// 78 with every variable that is refused, at once.
 pub(super) fn refuse(settings: &Settings, env: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let refused: Vec<String> = fates(settings, env)
+    let mut refused: Vec<String> = fates(settings, env)
         .into_iter()
         .filter(|(_, fate)| matches!(fate, Fate::Refused(_)))
         .map(|(name, fate)| format!("{name} is {fate} (docs/configuration.md)"))
         .collect();
+    // No service is given these, so that none would refuse them: backups would be unencrypted although somebody asked.
+    refused.extend(crate::walg::no_crypto(env).err().map(|failure| failure.message));
     if refused.is_empty() { Ok(()) } else { Err(Failure::config(refused.join("\n"))) }
 }
 
@@ -176,6 +178,18 @@ mod tests {
             matches!(all.as_slice(), [Notice::Warning(w)] if w.contains("contradict each other")),
             "{all:?}"
         );
+    }
+
+    #[test]
+    fn encryption_that_nobody_would_do_is_refused_at_the_start() {
+        let (settings, env) = of(&[("WALG_LIBSODIUM_KEY", "of somebody"), ("SUPAFLY_SERVICES", "/nowhere")]);
+        let said = refuse(&settings, &env).unwrap_err();
+        assert_eq!(said.exit, crate::exit::Exit::Config);
+        assert!(
+            said.message.starts_with("WALG_LIBSODIUM_KEY: ") && said.message.contains("S3_SSE"),
+            "{said}"
+        );
+        assert!(!said.message.contains("of somebody"), "{said}");
     }
 
     #[test]
