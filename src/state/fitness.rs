@@ -21,7 +21,7 @@ impl Service {
             }
             State::Ready { up, .. } => {
                 up.unready = 0;
-                up.fitness = Fitness::Fit;
+                up.turn(Fitness::Fit, now);
             }
             State::Waiting
             | State::Absent
@@ -38,12 +38,12 @@ impl Service {
     }
 
     /// Red is said, and restarts nothing: most often it is red because something that it needs is.
-    pub(super) fn unready(&mut self, why: String) {
+    pub(super) fn unready(&mut self, why: String, now: Instant) {
         let Ready::Probe(probe) = &self.spec.ready else { return };
         if let State::Ready { up, .. } = &mut self.state {
             up.unready = up.unready.saturating_add(1);
             if up.unready >= probe.failures {
-                up.fitness = Fitness::Unfit(why);
+                up.turn(Fitness::Unfit(why), now);
             }
         }
     }

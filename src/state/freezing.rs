@@ -236,6 +236,7 @@ impl Service {
             Before::Starting => State::Starting { run, pid },
             Before::Ready(mut up) => {
                 up.alive += stood;
+                up.turned += stood;
                 up.proof = up.proof.map(|by| by + stood);
                 State::Ready { run, pid, up }
             }

@@ -63,10 +63,24 @@ impl Service {
         &self.state
     }
 
-    /// Since when it is there.
+    /// Since when it is there: for one that has been ready, since it last became ready or unready.
     #[must_use]
     pub fn since(&self) -> Instant {
-        self.since
+        match &self.state {
+            State::Ready { up, .. } => up.turned,
+            State::Frozen { at, .. } => *at,
+            State::Waiting
+            | State::Absent
+            | State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Cramped(_)
+            | State::Done
+            | State::Down(_)
+            | State::GaveUp(_) => self.since,
+        }
     }
 
     /// How often it was started again.
@@ -234,7 +248,7 @@ impl Service {
                 Vec::new()
             }
             Happened::Unready(why) => {
-                self.unready(why);
+                self.unready(why, now);
                 Vec::new()
             }
             Happened::Live => {

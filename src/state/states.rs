@@ -96,6 +96,8 @@ pub struct Up {
     pub alive: Instant,
     /// Whether it is ready now.
     pub fitness: Fitness,
+    /// Since when it is ready, or not ready any more.
+    pub turned: Instant,
     /// Bad answers in a row to the question whether it is ready.
     pub unready: u32,
     /// Bad answers in a row to the question whether it lives.
@@ -117,7 +119,23 @@ pub enum Told {
 
 impl Up {
     pub(super) fn new(now: Instant) -> Up {
-        Up { alive: now, fitness: Fitness::Fit, unready: 0, silent: 0, proof: None, told: Told::Serves }
+        Up {
+            alive: now,
+            fitness: Fitness::Fit,
+            turned: now,
+            unready: 0,
+            silent: 0,
+            proof: None,
+            told: Told::Serves,
+        }
+    }
+
+    /// The newest reason counts, and the first moment.
+    pub(super) fn turn(&mut self, fitness: Fitness, now: Instant) {
+        if std::mem::discriminant(&self.fitness) != std::mem::discriminant(&fitness) {
+            self.turned = now;
+        }
+        self.fitness = fitness;
     }
 }
 

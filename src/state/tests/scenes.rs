@@ -95,6 +95,29 @@ fn after_outage(api: &mut ServiceSpec) {
 }
 
 #[test]
+fn how_long_it_is_ready_or_unready_counts_from_the_turn_and_not_from_the_newest_answer() {
+    let mut s = scene(|_| {});
+    let for_ms = |s: &Scene| {
+        let service = s.machine.service(&name("api")).unwrap();
+        s.now.duration_since(service.since()).as_millis()
+    };
+    s.wait(60_000);
+    assert_eq!(for_ms(&s), 60_000, "of being ready");
+    s.says("api", Happened::Unready("503".to_owned()));
+    assert_eq!(for_ms(&s), 60_000, "one bad answer is none");
+    for unready in [0, 1_000, 2_000] {
+        s.says("api", Happened::Unready(format!("503 after {unready}")));
+        assert_eq!(for_ms(&s), unready, "of being unready");
+        s.wait(1_000);
+    }
+    for ready in [0, 1_000] {
+        s.says("api", Happened::Ready);
+        assert_eq!(for_ms(&s), ready, "of being ready again");
+        s.wait(1_000);
+    }
+}
+
+#[test]
 fn a_readiness_that_is_red_restarts_nothing_and_green_again_is_ready_again() {
     let mut s = scene(|_| {});
     assert!(s.says("api", Happened::Unready("503".to_owned())).is_empty());
