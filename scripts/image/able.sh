@@ -9,4 +9,4 @@ trap '"$engine" image rm --force "$name" >/dev/null 2>&1 || :' EXIT
 # A program that needs no library: the init that is there for tests under another init.
 program=$(command -v tini-static || command -v catatonit) || die "no tini-static and no catatonit to run in a container"
 tar -c -C "$(dirname "$program")" "$(basename "$program")" | "$engine" import - "$name" >/dev/null
-"$engine" "${run_with[@]}" run --rm --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 "$name" "/$(basename "$program")" --version
+"$engine" "${run_with[@]}" run --rm "${limits[@]}" "$name" "/$(basename "$program")" --version

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sourced: which program builds and runs images here, and with what. Sets `engine`, `run_with` (before the subcommand) and
-# `build_with` (after `build`); `registry_answers IMAGE`.
+# `build_with` (after `build`), `limits` (after `build` and `run`); `registry_answers IMAGE`.
 engine=${SUPAFLY_ENGINE:-}
-run_with=() build_with=()
+run_with=() build_with=() limits=()
 if [ -z "$engine" ]; then
   if docker info >/dev/null 2>&1; then engine=docker
   else
@@ -13,8 +13,11 @@ fi
 if [ "$engine" = podman ]; then
   # crun of Debian 12 does not start containers where cgroups are of both versions; runc does.
   ! command -v runc >/dev/null || run_with=(--runtime runc)
-  # Without this format podman leaves HEALTHCHECK out. Some programs close every descriptor that they might have.
-  build_with=(--format docker --network host --ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
+  # Its own defaults are more than a machine that is itself a container may give, and some programs close every descriptor
+  # that they might have.
+  limits=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
+  # Without this format podman leaves HEALTHCHECK out.
+  build_with=(--format docker --network host "${limits[@]}")
 fi
 
 registry_answers() { # registry_answers IMAGE: asked of the one that this image comes from

@@ -21,7 +21,7 @@ for target in slim full; do
     export "$name=localhost/supafly:$target"
   fi
   say "$target under test, ${!name} (what stands in for something else says STAND-IN):"
-  "$engine" "${run_with[@]}" run --rm --entrypoint supafly "${!name}" version --all >&2
+  "$engine" "${run_with[@]}" run --rm "${limits[@]}" --entrypoint supafly "${!name}" version --all >&2
 done
 [ -n "${SUPAFLY_TEST_IMAGE_FORMER:-}" ] || say "no release is older than this one: slim STANDS IN for the former image"
 export SUPAFLY_ENGINE=${SUPAFLY_ENGINE:-$engine} SUPAFLY_TEST_RUN=$$

@@ -85,7 +85,8 @@ impl Plan {
     pub(crate) fn start(self) -> Container {
         let name = format!("supafly-test-{}", uuid::Uuid::new_v4().simple());
         let mut all = vec!["run", "--detach", "--name", &name];
-        all.extend(engine().limits());
+        let limits = engine().limits();
+        all.extend(limits.iter().map(String::as_str));
         all.extend(self.options.iter().map(String::as_str));
         all.push(&self.image.0);
         all.extend(self.words.iter().map(String::as_str));

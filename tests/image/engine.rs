@@ -1,6 +1,7 @@
 //! The program that runs containers, and the images under test.
 
 use crate::support::programs::var;
+use nix::sys::resource::{Resource, getrlimit};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -68,8 +69,16 @@ impl Engine {
     }
 
     /// Further arguments of `run`: limits that this machine can give, by which podman of Debian 12 starts at all.
-    pub(crate) fn limits(&self) -> &'static [&'static str] {
-        if self.podman { &["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=4096:4096"] } else { &[] }
+    pub(crate) fn limits(&self) -> Vec<String> {
+        if !self.podman {
+            return Vec::new();
+        }
+        let limit = |name: &str, resource: Resource, enough: u64| {
+            let number = getrlimit(resource).unwrap().1.min(enough);
+            ["--ulimit".to_owned(), format!("{name}={number}:{number}")]
+        };
+        let files = limit("nofile", Resource::RLIMIT_NOFILE, 20_000);
+        files.into_iter().chain(limit("nproc", Resource::RLIMIT_NPROC, 4_096)).collect()
     }
 
     /// Arguments of `run` that put another init before ours.
