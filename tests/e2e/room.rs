@@ -197,3 +197,57 @@ fn a_restore_waits_for_the_room_that_it_needs_and_leaves_nothing_in_its_way() {
     assert_eq!(machine.sql("table kept").unwrap(), [["7"]]);
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
+
+/// An engine that stands still before it fetches, until the file `go` is there.
+fn hesitating(machine: &Machine) -> (PathBuf, PathBuf) {
+    let (fetches, go) = (machine.dir.path().join("fetches"), machine.dir.path().join("go"));
+    let script = machine.dir.path().join("engine");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *backup-fetch*)\n  echo >>{}\n  until [ -e {} ]; do sleep 0.05; done;;\nesac\nexec {} \"$@\"\n",
+        fetches.display(),
+        go.display(),
+        machine.env["SUPAFLY_WALG"],
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // Whoever runs it may write there.
+    fs::write(&fetches, "").unwrap();
+    fs::set_permissions(&fetches, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    (fetches, go)
+}
+
+/// There was room when it was looked at, and another took it: what is half fetched goes, and more than that is asked for, since
+/// the same again would end in the same way.
+#[test]
+fn a_restore_whose_room_is_taken_while_it_fetches_asks_for_more_and_ends_well() {
+    let bucket = Bucket::start(Kind::File);
+    let mut machine = Machine::new(&bucket.env());
+    machine.boot();
+    machine.wait_ready();
+    machine.wait_protected();
+    machine.sql("create table kept as select 7 as n").unwrap();
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+    machine.lose_volume();
+    let Some(volume) = Volume::mount(&machine, 290) else { return };
+    let (fetches, go) = hesitating(&machine);
+    let engine = machine.dir.path().join("engine").display().to_string();
+    machine.env.insert("SUPAFLY_WALG".into(), engine);
+    machine.env.insert("SUPAFLY_TAKEOVER".into(), "1".into());
+    machine.boot();
+    let fetched = || fs::read(&fetches).unwrap().len();
+    machine.wait("the fetch to begin", |_| (fetched() == 1).then_some(()));
+    let filler = volume.fill();
+    fs::write(&go, "").unwrap();
+    let (detail, ..) = machine.wait("the restore to wait", |m| waits(m, "datadir"));
+    let needed =
+        detail.split(" MB are needed").next().and_then(|d| d.rsplit(' ').next()).map(str::parse::<u64>);
+    assert!(needed.is_some_and(|n| n.is_ok_and(|n| n > 290)), "{detail}");
+    assert!(machine.log().contains("the disk is full: make room or grow the volume"), "{}", machine.tail());
+    assert!(!machine.data().join("pgdata").exists() && !machine.data().join("pgdata.staging").exists());
+    fs::remove_file(filler).unwrap();
+    volume.grow(420);
+    machine.wait_ready();
+    assert_eq!(machine.sql("table kept").unwrap(), [["7"]]);
+    assert_eq!(fetched(), 2, "one in vain, and one when there was room");
+    assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
