@@ -12,16 +12,41 @@
 //! `hold FILE` (keep it open) · `raise SIGNAL` · `hog MB` (of memory, kept) · `trace PID` (stop it as a debugger does)
 //! · `headless` (its first thread ends, another stays)
 //! · `run PROGRAM` (and wait for it) · `alive MS` (say so, for ever) · `fade MS` (until TERM, and so long after it)
+//!
+//! A script that takes signals somewhere takes them from its first word on: whoever saw a trace of it may send one.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
 use nix::libc;
 use nix::sys::signal::Signal;
+use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+/// What the first word that takes signals takes, from now on.
+fn armed() -> Option<Signals> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (at, verb) = words
+        .iter()
+        .enumerate()
+        .find(|(_, w)| matches!(w.as_str(), "serve" | "fade" | "on" | "slow" | "signals"))?;
+    let taken = match verb.as_str() {
+        "on" => vec![15, signal(words.get(at + 1).expect("a signal")) as i32],
+        "signals" => vec![1, 2, 3, 10, 12, 15],
+        _ => vec![15],
+    };
+    // One that comes between the system's handler and what it is to do would be lost.
+    let all = nix::sys::signal::SigSet::all();
+    all.thread_block().expect("to block signals");
+    let signals = Signals::new(taken).expect("signals");
+    all.thread_unblock().expect("to let them come");
+    Some(signals)
+}
+
 fn main() -> ExitCode {
+    let mut signals = armed();
+    let mut signals = move || signals.take().expect("one word that takes signals, once");
     let mut words = std::env::args().skip(1);
     let mut next = || words.next();
     let mut stdout = std::io::stdout();
@@ -79,15 +104,13 @@ fn main() -> ExitCode {
             }
             "serve" => {
                 let (file, name) = (word(), word());
-                let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
-                let _ = signals.forever().next();
+                let _ = signals().forever().next();
                 mark(&file, &format!("stopped {name}"));
                 return ExitCode::SUCCESS;
             }
             "fade" => {
                 let late = Duration::from_millis(word().parse().expect("a number"));
-                let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
-                let _ = signals.forever().next();
+                let _ = signals().forever().next();
                 std::thread::sleep(late);
                 return ExitCode::SUCCESS;
             }
@@ -102,14 +125,12 @@ fn main() -> ExitCode {
             }
             "on" => {
                 let (wanted, code) = (signal(&word()), word());
-                let mut signals = signal_hook::iterator::Signals::new([15, wanted as i32]).expect("signals");
-                let _ = signals.forever().find(|s| *s == wanted as i32);
+                let _ = signals().forever().find(|s| *s == wanted as i32);
                 return ExitCode::from(code.parse::<u8>().expect("a status"));
             }
             "slow" => {
                 let (ms, file, name) = (word(), word(), word());
-                let mut signals = signal_hook::iterator::Signals::new([15]).expect("signals");
-                let _ = signals.forever().next();
+                let _ = signals().forever().next();
                 mark(&file, &format!("stopping {name}"));
                 std::thread::sleep(Duration::from_millis(ms.parse().expect("a number")));
                 mark(&file, &format!("stopped {name}"));
@@ -117,10 +138,8 @@ fn main() -> ExitCode {
             }
             "signals" => {
                 let file = word();
-                let mut signals =
-                    signal_hook::iterator::Signals::new([1, 2, 3, 10, 12, 15]).expect("signals");
                 mark(&file, "up");
-                for number in signals.forever() {
+                for number in signals().forever() {
                     let name = Signal::try_from(number).expect("a signal");
                     mark(&file, &format!("{name} {}", now()));
                 }

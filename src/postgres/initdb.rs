@@ -5,7 +5,7 @@
 use super::account::Account;
 use super::bin::Bin;
 use super::lsn::SegmentSize;
-use super::private::Private;
+use super::private::{Private, Quiet};
 use super::{Place, adoption, tree};
 use crate::exit::Failure;
 use crate::failpoint;
@@ -35,7 +35,7 @@ pub(super) fn make(place: &Place<'_>) -> Result<(), Failure> {
     tree::make(&staging, 0o750, postgres)?;
     initdb(place, bin, postgres, &staging)?;
     failpoint::hit("datadir.after-initdb");
-    roles(place, &staging, &[])?;
+    first_roles(place, &staging)?;
     failpoint::hit("datadir.after-roles");
     tree::sync(&staging)?;
     failpoint::hit("datadir.after-fsync");
@@ -106,6 +106,14 @@ impl Drop for PasswordFile {
     }
 }
 
+/// Gives a new cluster the roles that keeper and the engine need, by a postmaster for one user: nobody has to wait until one
+/// for clients is up and down again.
+fn first_roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
+    let facts = place.facts(super::conf::Archive::Off, &super::control::read(place.bin, staging)?);
+    let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
+    quiet.single(staging, &facts, &place.users(), &grants(place.bin.major))
+}
+
 /// Gives a cluster that is at rest the roles that keeper and the engine need; and the first column of what is asked of it
 /// besides.
 pub(super) fn roles(
@@ -150,7 +158,7 @@ pub(crate) fn said(e: &tokio_postgres::Error) -> String {
     e.as_db_error().map_or_else(|| e.to_string(), |db| db.message().to_owned())
 }
 
-/// What keeper and the engine need and no more.
+/// What keeper and the engine need and no more; each statement on a line of its own.
 fn grants(major: u32) -> String {
     let backup = if major >= 15 {
         "pg_backup_start(text, boolean), pg_catalog.pg_backup_stop(boolean)"

@@ -18,8 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Between two looks at something that has no event.
+/// Between two looks at something that has no event, in the end.
 const LOOK: Duration = Duration::from_millis(50);
+/// Between the first two: most postmasters are there, and gone, in a few of these.
+const FIRST_LOOK: Duration = Duration::from_millis(4);
+
+/// How long until the next look at what has been waited for this long.
+fn pause(waited: Duration) -> Duration {
+    (waited / 8).clamp(FIRST_LOOK, LOOK)
+}
 /// Lines kept for the message when it fails.
 const KEPT: usize = 20;
 
@@ -31,7 +38,8 @@ pub(super) struct Quiet<'a> {
 }
 
 impl Quiet<'_> {
-    /// Runs one statement (one line) as the cluster's first superuser, whatever his name, with nobody else alive.
+    /// Runs statements, each on a line, as the cluster's first superuser, whatever his name, with nobody else alive. They must
+    /// be one transaction or bear being half done.
     ///
     /// # Errors
     /// 70 with what it said.
@@ -40,7 +48,7 @@ impl Quiet<'_> {
         pgdata: &Path,
         facts: &conf::Facts,
         users: &hba::Users,
-        statement: &str,
+        statements: &str,
     ) -> Result<(), Failure> {
         let sockets = self.settings.run.join("private");
         tree::remove(&sockets)?;
@@ -61,7 +69,7 @@ impl Quiet<'_> {
         let mut child = command.spawn().map_err(failed)?;
         if let Some(mut stdin) = child.stdin.take() {
             // Whoever does not read it says why on stderr.
-            let _ = writeln!(stdin, "{statement}");
+            let _ = writeln!(stdin, "{statements}");
         }
         let output = child.wait_with_output().map_err(failed)?;
         tree::remove(&sockets)?;
@@ -195,7 +203,7 @@ impl Private {
                 return Err(self.failure(&format!("was not ready within {} s", deadline.as_secs())));
             }
             look(self, begun.elapsed());
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(pause(begun.elapsed()));
         }
     }
 
@@ -261,7 +269,7 @@ impl Private {
                 self.join();
                 return Some(status);
             }
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(pause(begun.elapsed()));
         }
         None
     }

@@ -3,7 +3,7 @@
 
 use super::account::Account;
 use crate::exit::{Exit, Failure};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -29,12 +29,9 @@ fn walk(path: &Path, act: &mut impl FnMut(&Path, &fs::Metadata) -> io::Result<()
     act(path, &meta)
 }
 
-/// Syncs every file and directory, children first.
+/// Makes every file and directory of it durable.
 pub(crate) fn sync(path: &Path) -> Result<(), Failure> {
-    let done = walk(path, &mut |p, meta| {
-        if meta.is_file() || meta.is_dir() { File::open(p)?.sync_all() } else { Ok(()) }
-    });
-    done.map_err(|e| failed(path, "make it durable", &e))
+    crate::walg::sync_tree(path).map_err(|e| failed(path, "make it durable", &e))
 }
 
 /// Gives every file and directory to a user; links themselves, not what they point to.

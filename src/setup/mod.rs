@@ -112,6 +112,7 @@ async fn set_up(
     rows.extend(shared_memory::look(session).await?);
     graphql(session).await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
+    session.wait_for_wal().await?;
     rows.push(migrations::run(settings, session).await?);
     Ok(())
 }

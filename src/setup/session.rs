@@ -26,6 +26,10 @@ const NEUTRAL: &str = "set role none; set search_path = ''; set client_min_messa
      set session_replication_role = origin; set standard_conforming_strings = on; \
      set check_function_bodies = on; set default_tablespace = ''";
 
+/// What our own steps do, they do again when it is gone: each comes with its line in the ledger, and a crash takes the newest
+/// transactions only. So nobody waits for a disk after each of them.
+const NOT_WAITED_FOR: &str = "set synchronous_commit = off";
+
 /// A connection. Who reads from it ends by itself when this goes, and takes leave of the server.
 pub(super) struct Session {
     pub(super) client: Client,
@@ -92,13 +96,20 @@ impl Session {
                 }
             }
         };
-        session.client.batch_execute(NEUTRAL).await.map_err(|e| sql("prepare the session", &e))?;
+        let prepared = session.client.batch_execute(&format!("{NEUTRAL}; {NOT_WAITED_FOR}")).await;
+        prepared.map_err(|e| sql("prepare the session", &e))?;
         Ok(session)
     }
 
     /// For a user's script: a session as theirs would be, of its own.
     pub(super) async fn theirs(settings: &Settings, name: &str) -> Result<Session, tokio_postgres::Error> {
         Session::connect(settings, format!("migration {name}")).await
+    }
+
+    /// Before what is not done again: each transaction waits for its WAL from here on, and so for that of all before it.
+    pub(super) async fn wait_for_wal(&self) -> Result<(), Failure> {
+        let waits = self.client.batch_execute("reset synchronous_commit").await;
+        waits.map_err(|e| sql("have its transactions waited for", &e))
     }
 
     /// Takes the lock of set-up for as long as this session lives.

@@ -14,6 +14,7 @@ pub mod verify;
 
 pub use engine::{Engine, Kind, Wanted};
 pub use environment::no_crypto;
+pub(crate) use tree::sync as sync_tree;
 pub use verify::{Unfit, verify};
 
 use crate::owner::Epoch;

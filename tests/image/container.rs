@@ -4,6 +4,7 @@ use super::engine::{Image, engine};
 use crate::support::machine::{PATIENCE, until};
 use crate::support::programs::{pg_bin, var};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -218,6 +219,30 @@ impl Container {
     pub(crate) fn log(&self) -> String {
         let out = engine().output(&["logs", &self.name]);
         [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).join("\n")
+    }
+
+    /// Reads what it prints as it comes, by one process of the engine, until a line is what is waited for: looking again and
+    /// again would take from the container the time that is measured.
+    pub(crate) fn follow<T>(&self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
+        let mut command = engine().command(&["logs", "--follow", &self.name]);
+        let mut logs = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(logs.stdout.take().unwrap()).lines();
+        let logs = Background(logs);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            lines.map_while(Result::ok).try_for_each(|line| sender.send(line)).unwrap_or_default();
+        });
+        let end = Instant::now() + PATIENCE;
+        let found = loop {
+            let line = receiver.recv_timeout(end.saturating_duration_since(Instant::now()));
+            let line = line.unwrap_or_else(|e| panic!("waited {PATIENCE:?} for {what}: {e}\n{}", self.log()));
+            if let Some(found) = wanted(&line) {
+                break found;
+            }
+        };
+        drop((receiver, logs));
+        reader.join().unwrap();
+        found
     }
 
     pub(crate) fn signal(&self, signal: &str) {

@@ -3,10 +3,10 @@
 
 use super::container::{Container, Plan, Volume};
 use super::engine::{Image, engine};
-use super::page::{Boot, Figures, Layer, Memory, Part, page};
+use super::page::{Boot, Figures, Hand, Layer, Memory, Part, page};
 use crate::support::machine::until;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,71 +50,93 @@ fn started(container: &Container) -> f64 {
     milliseconds(&container.inspect("{{json .State.StartedAt}}").replace('"', ""))
 }
 
-/// Until every service that there is has said that it is ready, by the times of the log.
+/// The daemons of slim.
+const DAEMONS: [&str; 6] = ["keeper", "pooler", "pooler-session", "postgres", "postgrest", "web"];
+
+/// Until the last service has said that it is ready, by the times of the log.
 fn boot(container: &Container) -> f64 {
+    let mut left = BTreeSet::from(DAEMONS);
+    let last = container.follow("every service to be ready", |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let ready = line["service"] == "supafly" && line["fields"]["state"] == "ready";
+        let new = ready && left.remove(line["fields"]["service"].as_str()?);
+        (new && left.is_empty()).then(|| milliseconds(line["time"].as_str().unwrap()))
+    });
     container.wait_ready();
-    let log = container.log();
-    let lines = log.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
-    let ready = lines.filter(|l| l["fields"]["state"] == "ready" && l["service"] == "supafly");
-    let mut first: BTreeMap<String, f64> = BTreeMap::new();
-    for line in ready {
-        let at = milliseconds(line["time"].as_str().unwrap());
-        first.entry(line["fields"]["service"].as_str().unwrap().to_owned()).or_insert(at);
-    }
-    assert!(first.len() >= 4, "{first:?}");
-    first.values().copied().fold(0.0, f64::max) - started(container)
+    last - started(container)
 }
 
 /// The same parts started one after another by a shell, from the configuration that was rendered for them: Postgres, then
-/// PostgREST and PgBouncer at once, until the last one answers. Prints when it is done, and how long `initdb` takes.
+/// PostgREST and PgBouncer at once, until the last one answers. Warm on the cluster that is there; cold with `initdb`, which
+/// makes durable what it makes, as ours is before it has its name, and with the set-up's SQL and passwords by psql before
+/// PostgREST, which could not log in otherwise. Prints when each begins and is done.
 const BY_HAND: &str = r#"
 set -eu
-as() { user=$1; shift; setpriv --reuid="$user" --regid="$user" --init-groups "$@" & }
-cp -a /data/by-hand/. /run/supafly/
-rm -f /run/supafly/*.sock /run/supafly/*/.s.* 2>/dev/null || :
-echo "begun $(date +%s%N)"
-as postgres postgres -D /data/pgdata -c config_file=/run/supafly/postgres/postgresql.conf
-until pg_isready -q -h /run/supafly/postgres; do sleep 0.005; done
-as supafly-rest postgrest /run/supafly/postgrest/postgrest.conf
-as supafly-pool pgbouncer /run/supafly/pooler/pgbouncer.ini
+as() { user=$1; shift; exec setpriv --reuid="$user" --regid="$user" --init-groups "$@"; }
 answers() { { exec 3<>/dev/tcp/127.0.0.1/$1 && printf "$2" >&3 && read -r line <&3; } 2>/dev/null && [[ $line == *" 200"* ]]; }
-until answers 3001 'GET /ready HTTP/1.0\r\n\r\n'; do sleep 0.005; done
-until pg_isready -q -h 127.0.0.1 -p 6543; do sleep 0.005; done
-echo "done $(date +%s%N)"
-install -d -o postgres /tmp/cluster
-echo "initdb-begun $(date +%s%N)"
-setpriv --reuid=postgres --regid=postgres --init-groups initdb -D /tmp/cluster/new -U postgres --data-checksums --encoding=UTF8 \
-  --allow-group-access --no-sync --auth=trust --no-instructions --locale=C.UTF-8 >/dev/null
-echo "initdb-done $(date +%s%N)"
-kill $(jobs -p)
-wait
+export PGOPTIONS='-c search_path= -c supafly.auto_expose=off -c client_min_messages=warning'
+setup() { # in one transaction and by one psql: quicker than any other way by hand
+  { echo 'create role supafly login replication;'; for file in /sql/*.sql; do case $file in *.test.sql) ;; *) cat "$file"; echo;; esac; done; cat /data/by-hand/passwords.sql; } |
+    (as postgres psql -Xq1 -v ON_ERROR_STOP=1 -h /run/supafly/postgres -f - >/dev/null)
+}
+parts() { # parts PGDATA BETWEEN
+  as postgres postgres -c data_directory="$1" -c config_file=/run/supafly/postgres/postgresql.conf &
+  until pg_isready -q -h /run/supafly/postgres; do sleep 0.005; done
+  $2
+  as supafly-rest postgrest /run/supafly/postgrest/postgrest.conf &
+  as supafly-pool pgbouncer /run/supafly/pooler/pgbouncer.ini &
+  until answers 3001 'GET /ready HTTP/1.0\r\n\r\n'; do sleep 0.005; done
+  until pg_isready -q -h 127.0.0.1 -p 6543; do sleep 0.005; done
+}
+ended() { kill $(jobs -p) || :; wait || :; rm -f /run/supafly/*.sock /run/supafly/*/.s.* /run/supafly/*/*.pid; }
+cp -a /data/by-hand/run/. /run/supafly/
+ended 2>/dev/null
+install -d -o postgres /data/cold
+sync
+echo "warm-begun $(date +%s%N)"
+parts /data/pgdata :
+echo "warm-done $(date +%s%N)"
+ended
+echo "cold-begun $(date +%s%N)"
+(as postgres initdb -D /data/cold/pgdata -U postgres --data-checksums --encoding=UTF8 --allow-group-access --auth=trust \
+  --no-instructions --locale=C.UTF-8 >/dev/null)
+parts /data/cold/pgdata setup
+echo "cold-done $(date +%s%N)"
+ended
 "#;
 
-/// Keeps the rendered configuration on the volume, for the shell.
+/// Keeps the rendered configuration and the passwords on the volume, for the shell.
 fn keep_configuration(container: &Container) {
-    container.said(&["sh", "-c", "mkdir /data/by-hand && cp -a /run/supafly/. /data/by-hand/ 2>/dev/null || test -e /data/by-hand/postgres/postgresql.conf"]);
+    container.said(&["sh", "-c", "mkdir /data/by-hand && cp -a /run/supafly /data/by-hand/run 2>/dev/null || test -e /data/by-hand/run/postgres/postgresql.conf"]);
+    let passwords = "select format('alter role %I password %L;', rolname, rolpassword) from pg_authid where rolpassword is not null";
+    container.said(&[
+        "sh",
+        "-c",
+        &format!("psql -XAtq -v ON_ERROR_STOP=1 -U postgres -c \"{passwords}\" >/data/by-hand/passwords.sql"),
+    ]);
 }
 
-/// How long the shell takes on that volume, without copying the configuration, and `initdb` alone.
+/// How long the shell takes on that volume: warm, and cold.
 fn by_hand(volume: &Volume) -> (f64, f64) {
-    let plan = Plan::new(&Image::slim()).options(&SMALL).on(volume).options(&["--entrypoint", "bash"]);
+    let sql = format!("{}/image/sql:/sql:ro", env!("CARGO_MANIFEST_DIR"));
+    let plan = Plan::new(&Image::slim()).options(&SMALL).on(volume);
+    let plan = plan.options(&["--volume", &sql, "--entrypoint", "bash"]);
     let container = plan.words(&["-c", BY_HAND]).start();
-    let said = until("the parts started by hand", Duration::from_secs(120), || {
-        // Asked first: what is printed before the end is then in the log.
-        let ended = !container.runs();
-        let log = container.log();
-        (ended || log.contains("initdb-done")).then_some(log)
+    let mut said = String::new();
+    container.follow("the parts started by hand", |line| {
+        said = format!("{said}{line}\n");
+        line.starts_with("cold-done").then_some(())
     });
     let at = |mark: &str| -> f64 {
         let line = said.lines().find_map(|l| l.strip_prefix(mark)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {mark}: {said}")).parse::<f64>().unwrap() / 1e6
     };
-    let warm = at("done") - at("begun");
-    (warm, at("initdb-done") - at("initdb-begun"))
+    let took = |what: &str| at(&format!("{what}-done")) - at(&format!("{what}-begun"));
+    (took("warm"), took("cold"))
 }
 
 fn boots() -> Boot {
-    let (mut cold, mut warm, mut hand, mut initdb) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut cold, mut warm, mut hand_warm, mut hand_cold) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         // In turns, so that whatever else the machine does meets all of them.
         let volume = Volume::new();
@@ -128,11 +150,13 @@ fn boots() -> Boot {
         warm.push(boot(&container));
         assert_eq!(container.stop().0, 0);
         drop(container);
-        let (parts, alone) = by_hand(&volume);
-        hand.push(parts);
-        initdb.push(alone);
+        let (warm_by_hand, cold_by_hand) = by_hand(&volume);
+        hand_warm.push(warm_by_hand);
+        hand_cold.push(cold_by_hand);
     }
-    Boot { cold: median(cold), warm: median(warm), by_hand: median(hand), initdb: median(initdb) }
+    eprintln!("warm {warm:.0?} by hand {hand_warm:.0?}; cold {cold:.0?} by hand {hand_cold:.0?}");
+    let by_hand = Hand { warm: median(hand_warm), cold: median(hand_cold) };
+    Boot { cold: median(cold), warm: median(warm), by_hand }
 }
 
 /// Resident and proportional set size of every process, by the service that it is of.
