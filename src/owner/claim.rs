@@ -9,9 +9,9 @@
 //! A claim of an owned prefix ends the former owner for good. So what speaks against it on this volume is looked at before, and
 //! a refusal leaves nothing: neither an identity nor an object.
 
-use super::protocol::{Awaited, Data, Decision, Facts, Seen, Strangers, decide};
-use super::{Epoch, Identity, Origin, Record, read, record};
-use crate::config::{Mode, Settings, StoreUrl};
+use super::protocol::{Awaited, Data, Decision, Facts, Means, Seen, Strangers, decide};
+use super::{Epoch, Identity, Origin, Record, cluster, read, record};
+use crate::config::{Mode, Settings, StoreUrl, Takeover};
 use crate::control::client::notify;
 use crate::exit::{Exit, Failure};
 use crate::failpoint;
@@ -32,6 +32,8 @@ pub(super) struct Volume {
     pub(super) pgdata: std::path::PathBuf,
     /// What `datadir` is about to adopt: nobody is taken over for a volume that is to hold another cluster.
     pub(super) awaited: Awaited,
+    /// What `datadir` would restore with.
+    pub(super) means: Means,
 }
 
 /// What the settings say about ownership.
@@ -93,11 +95,23 @@ pub fn claim_role(settings: &Settings) -> Result<Exit, Failure> {
         identity: settings.own().join("identity.json"),
         pgdata: settings.pgdata(),
         awaited: crate::postgres::awaited(settings)?,
+        means: means(settings)?,
     };
     let settled = runtime.block_on(claim(store.as_ref(), &volume, &terms, &settings.data))?;
     tracing::info!("{settled}");
     failpoint::hit("claim.done");
     Ok(Exit::Clean)
+}
+
+/// Looked at only where something might be taken over: it starts two programs.
+fn means(settings: &Settings) -> Result<Means, Failure> {
+    match (settings.takeover, present(&settings.pgdata())?) {
+        (Takeover::Never, _) | (_, Data::Present) => Ok(Means::NotAsked),
+        (Takeover::Auto | Takeover::Epoch(_), Data::Missing) => Ok(match crate::postgres::means(settings) {
+            Ok(major) => Means::Whole { major },
+            Err(failure) => Means::Lacking(failure.message),
+        }),
+    }
 }
 
 fn machine(settings: &Settings) -> String {
@@ -158,6 +172,15 @@ pub(super) async fn attempt(
         (Some(_), Err(why)) => Seen::Unreachable(why),
         (Some(store), Ok(())) => look(store, identity.as_ref()).await.or_else(unreachable)?,
     };
+    let archived = match (store, &seen, &volume.means) {
+        (Some(store), Seen::Reached { highest: Some(owner), .. }, Means::Whole { .. }) => {
+            match cluster::newest(store, owner.epoch).await {
+                Ok(cluster) => cluster.map(|cluster| cluster.major),
+                Err(e) => return transient(e),
+            }
+        }
+        (Some(_) | None, _, _) => None,
+    };
     let facts = Facts {
         project: terms.project.clone(),
         store: terms.store.clone(),
@@ -166,7 +189,9 @@ pub(super) async fn attempt(
         identity: identity.clone(),
         data: present,
         awaited: volume.awaited.clone(),
+        means: volume.means.clone(),
         seen,
+        archived,
     };
     match (decide(&facts), store) {
         (Decision::Refuse(why), _) => {

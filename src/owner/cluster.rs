@@ -37,6 +37,19 @@ pub async fn read(store: &Store, epoch: Epoch) -> Result<Option<Cluster>, StoreE
         .map_err(|e| StoreError::new(Kind::Broken, "get", &key, format!("not a cluster object: {e}")))
 }
 
+/// What the highest epoch says that is not above this one and ever opened a cluster.
+///
+/// # Errors
+/// As of [`read`].
+pub async fn newest(store: &Store, from: Epoch) -> Result<Option<Cluster>, StoreError> {
+    for number in (1..=from.0).rev() {
+        if let Some(cluster) = read(store, Epoch(number)).await? {
+            return Ok(Some(cluster));
+        }
+    }
+    Ok(None)
+}
+
 /// Writes it, once. The same content is success.
 ///
 /// # Errors

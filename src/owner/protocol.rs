@@ -30,6 +30,20 @@ pub enum Awaited {
     Begun(String),
 }
 
+/// What this machine has for a restore of what another archived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Nothing may be taken over here, so nobody has looked.
+    NotAsked,
+    /// Postgres of this major, its users, and an engine.
+    Whole {
+        /// Which.
+        major: u32,
+    },
+    /// Not: what lacks, and what to do.
+    Lacking(String),
+}
+
 /// What the store showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -74,8 +88,12 @@ pub struct Facts {
     pub data: Data,
     /// What is to be adopted.
     pub awaited: Awaited,
+    /// What there is for a restore.
+    pub means: Means,
     /// What the store showed.
     pub seen: Seen,
+    /// Major of the cluster that is archived there, where that was looked for and is recorded.
+    pub archived: Option<u32>,
 }
 
 /// The one thing to do next.
@@ -277,6 +295,13 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
         return Decision::Refuse(why);
     }
     if allowed {
+        if let Some(why) = unable(facts) {
+            return Decision::Refuse(format!(
+                "{} is owned by epoch {epoch} (machine {}), and this machine could not restore what is archived there, so \
+                 nothing was taken over: {why}",
+                facts.store, owner.machine
+            ));
+        }
         return Decision::Claim { epoch: epoch.next(), origin: Origin::Takeover { from: epoch } };
     }
     Decision::Refuse(format!(
@@ -290,6 +315,17 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
             Takeover::Never | Takeover::Auto => String::new(),
         }
     ))
+}
+
+/// Why this machine could not restore what it is allowed to take over.
+fn unable(facts: &Facts) -> Option<String> {
+    match (&facts.means, facts.archived) {
+        (Means::Lacking(why), _) => Some(why.clone()),
+        (Means::Whole { major }, Some(archived)) if *major != archived => Some(format!(
+            "the archive holds Postgres {archived}, installed is {major} (PG_VERSION): use the image of that major"
+        )),
+        (Means::Whole { .. } | Means::NotAsked, _) => None,
+    }
 }
 
 /// Why an empty prefix is not claimed for a cluster that is not there: nothing can be adopted and nothing restored, and whoever

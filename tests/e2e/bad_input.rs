@@ -2,8 +2,9 @@
 //! design's exit code.
 
 use crate::support::bucket::{Bucket, Kind};
-use crate::support::machine::{Machine, root};
+use crate::support::machine::{Machine, open_directory, root};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -230,4 +231,50 @@ fn existing_data_claims_an_empty_prefix_and_is_protected() {
     machine.wait_ready();
     assert_eq!(machine.sql("table precious").unwrap(), [["1"]]);
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
+}
+
+/// Who was taken over stops for good. So a machine that could not restore what is archived takes nothing: one without an engine,
+/// without Postgres, or with another major than the archive's (the image of the next one, started by mistake).
+#[test]
+fn a_machine_that_could_not_restore_takes_nothing_over_and_says_what_it_lacks() {
+    let bucket = Bucket::start(Kind::File);
+    let mut first = Machine::new(&bucket.env());
+    first.boot();
+    first.wait_ready();
+    first.wait_protected();
+    first.sql("create table kept as select 7 as n").unwrap();
+
+    let other = open_directory();
+    for (name, says) in [("postgres", ""), ("pg_controldata", "echo 'pg_controldata (PostgreSQL) 9.6.24'")] {
+        let path = other.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{says}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut second = Machine::new(&bucket.env());
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    for (variable, value, words) in [
+        ("SUPAFLY_WALG", "/nowhere/wal-g", "a restore needs the backup engine"),
+        ("SUPAFLY_PG_BIN", "/nowhere/bin", "/nowhere/bin/postgres"),
+        ("SUPAFLY_PG_BIN", other.path().to_str().unwrap(), "installed is 9 (PG_VERSION)"),
+    ] {
+        let right = second.env.insert(variable.into(), value.into());
+        let out = second.supafly(&["secrets"]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let out = second.supafly(&["claim"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(77), "{said}");
+        assert!(said.contains("nothing was taken over") && said.contains(words), "{said}");
+        assert!(!second.data().join("supafly/identity.json").exists(), "{said}");
+        match right {
+            Some(right) => second.env.insert(variable.into(), right),
+            None => second.env.remove(variable),
+        };
+    }
+    assert_eq!(bucket.keys("owner/").len(), 1, "the first is the owner still");
+    // Who has what it needs takes over, as it was told to.
+    assert_eq!(first.stop().code(), Some(0), "{}", first.tail());
+    second.boot();
+    second.wait_ready();
+    assert_eq!(second.sql("table kept").unwrap(), [["7"]]);
+    assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
 }

@@ -5,7 +5,7 @@ use super::invariants::{Event, check};
 use crate::config::{Mode, Takeover};
 use crate::exit::{Exit, Failure};
 use crate::owner::claim::{Terms, Trial, Tried, Volume, attempt};
-use crate::owner::protocol::Awaited;
+use crate::owner::protocol::{Awaited, Means};
 use crate::owner::{Confirmation, Epoch, Identity, Record, confirm};
 use crate::store::memory::{Fate, Memory};
 use crate::store::{Backend, Entry, Kind, Store, StoreError};
@@ -58,17 +58,21 @@ impl Backend for Gate {
     }
 }
 
+/// What a machine has that can restore.
+const WHOLE: Means = Means::Whole { major: 15 };
+
 type Attempt = Pin<Box<dyn Future<Output = Result<Tried, Failure>>>>;
 
 pub(super) struct Machine {
     dir: tempfile::TempDir,
     terms: Terms,
     awaited: Awaited,
+    means: Means,
     running: Option<Attempt>,
 }
 
 impl Machine {
-    fn new(number: usize, takeover: Takeover, awaited: Awaited) -> Machine {
+    fn new(number: usize, takeover: Takeover, awaited: Awaited, means: Means) -> Machine {
         let terms = Terms {
             project: "app".into(),
             store: "memory:".into(),
@@ -77,7 +81,7 @@ impl Machine {
             ttl: Duration::ZERO,
             machine: format!("m{number}"),
         };
-        Machine { dir: tempfile::tempdir().unwrap(), terms, awaited, running: None }
+        Machine { dir: tempfile::tempdir().unwrap(), terms, awaited, means, running: None }
     }
 
     pub(super) fn volume(&self) -> Volume {
@@ -85,6 +89,7 @@ impl Machine {
             identity: self.dir.path().join("identity.json"),
             pgdata: self.dir.path().join("pgdata"),
             awaited: self.awaited.clone(),
+            means: self.means.clone(),
         }
     }
 
@@ -127,19 +132,24 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(takeovers: &[Takeover]) -> World {
-        let machines: Vec<_> = takeovers.iter().map(|takeover| (*takeover, Awaited::Nothing)).collect();
+        let machines: Vec<_> =
+            takeovers.iter().map(|takeover| (*takeover, Awaited::Nothing, WHOLE)).collect();
         World::of(&machines)
     }
 
     /// The same with clusters that are to be adopted.
-    fn of(machines: &[(Takeover, Awaited)]) -> World {
+    fn of(machines: &[(Takeover, Awaited, Means)]) -> World {
         let (memory, fate) = (Memory::default(), Arc::new(Mutex::new(Fate::Pass)));
         let now = fate.clone();
         memory.faults(move |_, _| *now.lock().unwrap());
         World {
             gated: Store::new(Arc::new(Gate(memory.clone()))),
             plain: Store::new(Arc::new(memory.clone())),
-            machines: machines.iter().enumerate().map(|(n, (t, a))| Machine::new(n, *t, a.clone())).collect(),
+            machines: machines
+                .iter()
+                .enumerate()
+                .map(|(n, (t, a, m))| Machine::new(n, *t, a.clone(), m.clone()))
+                .collect(),
             events: Vec::new(),
             memory,
             fate,
@@ -170,7 +180,10 @@ impl World {
         let machine = &mut self.machines[number];
         match act {
             Act::Kill => machine.running = None,
-            Act::Wipe => *machine = Machine::new(number, machine.terms.takeover, machine.awaited.clone()),
+            Act::Wipe => {
+                let (awaited, means) = (machine.awaited.clone(), machine.means.clone());
+                *machine = Machine::new(number, machine.terms.takeover, awaited, means);
+            }
             Act::Step(fate) => {
                 let mut running = machine.running.take().unwrap_or_else(|| machine.boot(&self.gated));
                 *self.fate.lock().unwrap() = fate;
@@ -242,7 +255,7 @@ impl World {
             }
         }
         // A machine that may take over and is new comes last: whatever the history, somebody can own it.
-        self.machines.push(Machine::new(99, Takeover::Auto, Awaited::Nothing));
+        self.machines.push(Machine::new(99, Takeover::Auto, Awaited::Nothing, WHOLE));
         // A takeover may allow another (`SUPAFLY_TAKEOVER=2`); each machine takes once, so this comes to rest.
         let mut settled = 0;
         for _ in 0..=self.machines.len() {
@@ -273,12 +286,16 @@ fn awaited() -> impl Strategy<Value = Awaited> {
     ]
 }
 
+fn means() -> impl Strategy<Value = Means> {
+    prop_oneof![4 => Just(WHOLE), 1 => Just(Means::Lacking("no engine".into()))]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_history_of_faults_and_kills_makes_two_owners_of_an_epoch_and_each_converges(
-        machines in prop::collection::vec((takeovers(), awaited()), 2..=4),
+        machines in prop::collection::vec((takeovers(), awaited(), means()), 2..=4),
         history in prop::collection::vec((0usize..4, acts()), 0..90),
     ) {
         let mut world = World::of(&machines);
@@ -296,6 +313,9 @@ proptest! {
                 Awaited::Absent(_) => record.epoch > Epoch::FIRST,
             };
             prop_assert!(may, "{:?}: {:?}", owner.awaited, record);
+            // And who could not restore takes from nobody.
+            let able = owner.means == WHOLE || record.epoch == Epoch::FIRST;
+            prop_assert!(able, "{:?}: {:?}", owner.means, record);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Every row of `protocol::decide`.
 
 use crate::config::{Mode, Takeover};
-use crate::owner::protocol::{Awaited, Data, Decision, Facts, Seen, Strangers, decide};
+use crate::owner::protocol::{Awaited, Data, Decision, Facts, Means, Seen, Strangers, decide};
 use crate::owner::{Epoch, Identity, Origin, Record};
 use uuid::Uuid;
 
@@ -40,7 +40,9 @@ fn facts(identity: Option<Identity>, data: Data, seen: Seen) -> Facts {
         identity,
         data,
         awaited: Awaited::Nothing,
+        means: Means::NotAsked,
         seen,
+        archived: None,
     }
 }
 
@@ -231,6 +233,38 @@ fn an_owned_prefix_is_taken_by_an_empty_volume_of_its_project_when_allowed() {
         let other = Facts { project: "other".into(), ..with(Takeover::Auto, Data::Missing) };
         refused(&other, &["project `app`", "`other`", "SUPAFLY_STORE", "SUPAFLY_PROJECT=app"]);
     }
+}
+
+/// Who was taken over stops for good: not for a machine that cannot restore what is archived.
+#[test]
+fn who_could_not_restore_takes_nothing_over() {
+    let lacking = || Means::Lacking("a restore needs the backup engine".into());
+    let kept = ["epoch 0000000005", "machine m7", "nothing was taken over"];
+    for identity in [None, Some(identity(None, Origin::Fresh))] {
+        for takeover in [Takeover::Auto, Takeover::Epoch(5)] {
+            let with = |means, archived| {
+                let owned = reached(Some(record(5, THEIRS)), None);
+                Facts { means, archived, ..allow(takeover, facts(identity.clone(), Data::Missing, owned)) }
+            };
+            refused(&with(lacking(), None), &kept);
+            refused(&with(lacking(), None), &["a restore needs the backup engine"]);
+            refused(&with(Means::Whole { major: 18 }, Some(17)), &kept);
+            refused(&with(Means::Whole { major: 18 }, Some(17)), &["holds Postgres 17, installed is 18"]);
+            // The same major, or an archive that says nothing yet: nobody ever opened a cluster there.
+            for archived in [Some(17), None] {
+                assert_eq!(decide(&with(Means::Whole { major: 17 }, archived)), claim(6));
+            }
+        }
+    }
+    // A claim that was cut off before its object was there is not finished by a machine that has lost the means meanwhile.
+    let cut = allow(Takeover::Auto, facts(taker(3), Data::Missing, reached(Some(record(2, THEIRS)), None)));
+    assert_eq!(decide(&cut), Decision::Finish { epoch: Epoch(3) });
+    refused(&Facts { means: lacking(), ..cut }, &["nothing was taken over"]);
+    // To be the first, and to go on as the owner, needs nothing of another's.
+    let first = facts(None, Data::Missing, reached(None, None));
+    assert_eq!(decide(&Facts { means: lacking(), ..first }), claim(1));
+    let own = reached(Some(record(3, OURS)), Some(record(3, OURS)));
+    assert_eq!(decide(&Facts { means: lacking(), ..facts(owner(3), Data::Missing, own) }), proceed(3));
 }
 
 /// Who may take over and adopt does neither: the former owner keeps its prefix until it is known which one was meant.

@@ -1,0 +1,25 @@
+//! What a restore needs of this machine, looked at before anything is taken from another: who was taken over stops for good,
+//! and should not for a boot that can come to nothing.
+
+use super::account::Account;
+use super::bin;
+use crate::config::Settings;
+use crate::exit::Failure;
+use crate::walg::Engine;
+
+/// The major of the Postgres that would restore.
+///
+/// # Errors
+/// What lacks, and what to do.
+pub(crate) fn means(settings: &Settings) -> Result<u32, Failure> {
+    let major = bin::find(settings)?.major;
+    for user in ["postgres", "supafly"] {
+        Account::named(user)?;
+    }
+    match Engine::find(settings)? {
+        Some(_) => Ok(major),
+        None => Err(Failure::config(
+            "a restore needs the backup engine: install wal-g or set SUPAFLY_WALG to its path",
+        )),
+    }
+}
