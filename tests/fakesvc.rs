@@ -18,7 +18,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "part of the tests: a broken script must be seen")]
 
 use nix::libc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
@@ -37,10 +37,9 @@ fn armed() -> Option<Signals> {
         _ => vec![15],
     };
     // One that comes between the system's handler and what it is to do would be lost.
-    let all = nix::sys::signal::SigSet::all();
-    all.thread_block().expect("to block signals");
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).expect("to block signals");
     let signals = Signals::new(taken).expect("signals");
-    all.thread_unblock().expect("to let them come");
+    before.thread_set_mask().expect("to let them come as before");
     Some(signals)
 }
 

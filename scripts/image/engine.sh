@@ -15,7 +15,9 @@ if [ "$engine" = podman ]; then
   ! command -v runc >/dev/null || run_with=(--runtime runc)
   # Its own defaults are more than a machine that is itself a container may give, and some programs close every descriptor
   # that they might have.
-  limits=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
+  least() { [ "$2" = unlimited ] || [ "$2" -ge "$1" ] && echo "$1" || echo "$2"; }
+  files=$(least 1024 "$(ulimit -Hn)") processes=$(least 4096 "$(ulimit -Hu)")
+  limits=(--ulimit "nofile=$files:$files" --ulimit "nproc=$processes:$processes")
   # Without this format podman leaves HEALTHCHECK out.
   build_with=(--format docker --network host "${limits[@]}")
 fi

@@ -48,7 +48,8 @@ pub fn directory(settings: &Settings) -> Option<PathBuf> {
 /// Finds the programs: `SUPAFLY_PG_BIN`, else the newest major below `/usr/lib/postgresql`.
 ///
 /// # Errors
-/// 78 when there is none or it does not say its version.
+/// 78 when there is none or it does not say its version. A server that is there and cannot run (a library that lacks) is found
+/// by who starts it.
 pub fn find(settings: &Settings) -> Result<Bin, Failure> {
     let directory = directory(settings).ok_or_else(|| {
         Failure::config(format!(

@@ -111,7 +111,7 @@ impl Drop for PasswordFile {
 fn first_roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
     let facts = place.facts(super::conf::Archive::Off, &super::control::read(place.bin, staging)?);
     let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
-    quiet.single(staging, &facts, &place.users(), &grants(place.bin.major))
+    quiet.single(staging, &facts, &place.users(), &grants(place.bin.major), START)
 }
 
 /// Gives a cluster that is at rest the roles that keeper and the engine need; and the first column of what is asked of it

@@ -1,7 +1,7 @@
 //! A private postmaster: for making roles and for replaying the archive, before the real one may start.
 //!
-//! No TCP, a socket directory that only its user (and root) can enter, ended when this value goes, and killed by the
-//! kernel when we die. It is ready when its own pid file says so; no connection is tried before that.
+//! No TCP, a socket directory that only its user (and root) can enter, ended when this value goes, and signalled by the
+//! kernel when we die (SIGQUIT: a postmaster ends at once, one for a single user in order). It is ready when its own pid file says so; no connection is tried before that.
 
 use super::account::Account;
 use super::bin::Bin;
@@ -23,12 +23,22 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between the first two: most postmasters are there, and gone, in a few of these.
 const FIRST_LOOK: Duration = Duration::from_millis(4);
 
+/// Lines kept for the message when it fails.
+const KEPT: usize = 20;
+
 /// How long until the next look at what has been waited for this long.
 fn pause(waited: Duration) -> Duration {
     (waited / 8).clamp(FIRST_LOOK, LOOK)
 }
-/// Lines kept for the message when it fails.
-const KEPT: usize = 20;
+
+/// What to do about its last words, where they say it.
+fn advice(said: &str) -> &'static str {
+    if said.contains("No space left on device") {
+        "; the disk is full: make room or grow the volume"
+    } else {
+        ""
+    }
+}
 
 /// What a postmaster for one user needs.
 pub(super) struct Quiet<'a> {
@@ -42,13 +52,14 @@ impl Quiet<'_> {
     /// be one transaction or bear being half done.
     ///
     /// # Errors
-    /// 70 with what it said.
+    /// 70 with what it said, or that it did not end within the deadline and was killed.
     pub(super) fn single(
         &self,
         pgdata: &Path,
         facts: &conf::Facts,
         users: &hba::Users,
         statements: &str,
+        deadline: Duration,
     ) -> Result<(), Failure> {
         let sockets = self.settings.run.join("private");
         tree::remove(&sockets)?;
@@ -71,18 +82,39 @@ impl Quiet<'_> {
             // Whoever does not read it says why on stderr.
             let _ = writeln!(stdin, "{statements}");
         }
-        let output = child.wait_with_output().map_err(failed)?;
+        let pipe = child.stderr.take();
+        let reader = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            // What could be read of it is what there is to say.
+            let _ = pipe.map(|mut pipe| std::io::Read::read_to_end(&mut pipe, &mut said));
+            said
+        });
+        let begun = Instant::now();
+        let ended = loop {
+            match child.try_wait().map_err(failed)? {
+                Some(status) => break Some(status),
+                None if begun.elapsed() > deadline => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    break None;
+                }
+                None => std::thread::park_timeout(pause(begun.elapsed())),
+            }
+        };
+        let said = reader.join().unwrap_or_default();
         tree::remove(&sockets)?;
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = String::from_utf8_lossy(&said);
         // It goes on after an error, and ends well.
         let wrong = ["ERROR:", "FATAL:", "PANIC:"].iter().any(|w| said.contains(w));
-        if output.status.success() && !wrong {
-            return Ok(());
-        }
+        let how = match ended {
+            Some(status) if status.success() && !wrong => return Ok(()),
+            Some(status) => status.to_string(),
+            None => format!("it did not end within {} s and was killed", deadline.as_secs()),
+        };
         Err(Failure::gave_up(format!(
-            "postgres --single on {} failed ({}):\n{}",
+            "postgres --single on {} failed ({how}){}:\n{}",
             pgdata.display(),
-            output.status,
+            advice(&said),
             said.trim()
         )))
     }
@@ -292,11 +324,7 @@ impl Private {
     pub fn failure(&self, what: &str) -> Failure {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let lines: String = said.iter().map(|l| format!("\n  | {l}")).collect();
-        let full = if lines.contains("No space left on device") {
-            "; the disk is full: make room or grow the volume"
-        } else {
-            ""
-        };
+        let full = advice(&lines);
         Failure::gave_up(format!("private Postgres on {} {what}{full}{lines}", self.pgdata.display()))
     }
 }

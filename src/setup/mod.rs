@@ -94,9 +94,7 @@ async fn set_up(
         return Ok(());
     }
     session.lock().await?;
-    let exposed = if settings.auto_expose { "on" } else { "off" };
-    let told = "select pg_catalog.set_config('supafly.auto_expose', $1, false)";
-    session.client.execute(told, &[&exposed]).await.map_err(|e| sql("pass a setting", &e))?;
+    session.begin(if settings.auto_expose { "on" } else { "off" }).await?;
 
     let mut done = ledger_there(session).await?;
     for (at, step) in STEPS.iter().enumerate() {
@@ -111,8 +109,8 @@ async fn set_up(
     rows.extend(missing_functions(session).await?);
     rows.extend(shared_memory::look(session).await?);
     graphql(session).await?;
+    session.durable().await?;
     tracing::info!("the database is set up, in {} ms", begun.elapsed().as_millis());
-    session.wait_for_wal().await?;
     rows.push(migrations::run(settings, session).await?);
     Ok(())
 }

@@ -26,8 +26,8 @@ const NEUTRAL: &str = "set role none; set search_path = ''; set client_min_messa
      set session_replication_role = origin; set standard_conforming_strings = on; \
      set check_function_bodies = on; set default_tablespace = ''";
 
-/// What our own steps do, they do again when it is gone: each comes with its line in the ledger, and a crash takes the newest
-/// transactions only. So nobody waits for a disk after each of them.
+/// Each of our own steps comes with its line in the ledger, and a crash takes the newest transactions only: so nobody waits for
+/// a disk after each, but once at the end ([`Session::durable`]).
 const NOT_WAITED_FOR: &str = "set synchronous_commit = off";
 
 /// A connection. Who reads from it ends by itself when this goes, and takes leave of the server.
@@ -106,10 +106,31 @@ impl Session {
         Session::connect(settings, format!("migration {name}")).await
     }
 
-    /// Before what is not done again: each transaction waits for its WAL from here on, and so for that of all before it.
-    pub(super) async fn wait_for_wal(&self) -> Result<(), Failure> {
-        let waits = self.client.batch_execute("reset synchronous_commit").await;
-        waits.map_err(|e| sql("have its transactions waited for", &e))
+    /// Passes a setting to the steps, and notes where the WAL ends before them.
+    pub(super) async fn begin(&self, auto_expose: &str) -> Result<(), Failure> {
+        let told = "select pg_catalog.set_config('supafly.auto_expose', $1, false), \
+                    pg_catalog.set_config('supafly.begun', pg_catalog.pg_current_wal_insert_lsn()::text, false)";
+        let passed = self.client.execute(told, &[&auto_expose]).await;
+        passed.map(drop).map_err(|e| sql("pass a setting", &e))
+    }
+
+    /// Waits until everything that was committed here is on this disk. Postgres may crash and come back without set-up being
+    /// run again, so before it is said to be done. Where nothing was written since [`Session::begin`], nothing is.
+    pub(super) async fn durable(&self) -> Result<(), Failure> {
+        // Three statements, and not one text of three, whose one transaction would end by the last setting. `local`: the disk of a
+        // standby is none of set-up's business.
+        for statement in [
+            "set synchronous_commit = local",
+            "do $$ begin \
+             if pg_catalog.pg_current_wal_insert_lsn() > greatest(pg_catalog.pg_current_wal_flush_lsn(), \
+             pg_catalog.current_setting('supafly.begun')::pg_catalog.pg_lsn) then \
+             perform pg_catalog.pg_logical_emit_message(true, 'supafly', ''::text); end if; end $$",
+            "reset synchronous_commit",
+        ] {
+            let done = self.client.batch_execute(statement).await;
+            done.map_err(|e| sql("make durable what it has done", &e))?;
+        }
+        Ok(())
     }
 
     /// Takes the lock of set-up for as long as this session lives.

@@ -63,7 +63,8 @@ impl Service {
         &self.state
     }
 
-    /// Since when it is there: for one that has been ready, since it last became ready or unready.
+    /// Since when it is there: for one that has been ready, since it last became ready or unready, and for one that stands
+    /// still, since then. What it stood is of neither.
     #[must_use]
     pub fn since(&self) -> Instant {
         match &self.state {

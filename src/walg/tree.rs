@@ -47,10 +47,15 @@ const AT_A_TIME: usize = 16;
 pub(crate) fn sync(dir: &Path) -> io::Result<()> {
     let mut all = Vec::new();
     collect(dir.to_path_buf(), &mut all)?;
+    sync_all(&all)
+}
+
+fn sync_all(all: &[PathBuf]) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let work = || -> io::Result<()> {
         while let Some(path) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            File::open(path)?.sync_all()?;
+            let synced = File::open(path).and_then(|file| file.sync_all());
+            synced.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         }
         Ok(())
     };
@@ -113,5 +118,13 @@ mod tests {
         assert_eq!(all.last().map(PathBuf::as_path), Some(dir.path()), "the directory itself");
         sync(dir.path()).unwrap();
         assert_eq!(sync(&dir.path().join("not")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Whichever of the threads meets it.
+        for at in 0..all.len() {
+            let mut one = all.clone();
+            one[at] = dir.path().join("gone");
+            let failed = sync_all(&one).unwrap_err();
+            assert_eq!(failed.kind(), io::ErrorKind::NotFound, "{at}");
+            assert!(failed.to_string().contains("/gone: "), "{failed}");
+        }
     }
 }

@@ -62,6 +62,38 @@ fn a_kill_at_any_point_leaves_whole_steps_and_the_next_run_converges() {
     cluster.tests_beside_the_steps();
 }
 
+/// Set-up is not run again after a crash of Postgres. So what it has done is on disk when it says so, though none of its steps
+/// waits for that.
+#[test]
+fn what_was_done_survives_a_crash_of_postgres_right_after_it() {
+    // Nobody else writes out what is committed and not waited for.
+    let cluster =
+        Cluster::with(&cluster::programs(), &["wal_writer_delay = 10s", "wal_writer_flush_after = 1GB"]);
+    cluster.secrets(r#"{"authenticator": "kept over the crash"}"#);
+    cluster.setup();
+    let writer = "select pid from pg_stat_activity where backend_type = 'background writer'";
+    let pid = cluster.sql(writer).parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let begun = std::time::Instant::now();
+    let another = || {
+        let now = cluster.psql("postgres", writer);
+        let now = String::from_utf8_lossy(&now.stdout).trim().parse::<i32>().ok()?;
+        (now != pid).then_some(())
+    };
+    while another().is_none() {
+        assert!(begun.elapsed() < cluster::PATIENCE, "it did not come back: {}", cluster.log());
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+    assert!(cluster.log().contains("all server processes terminated; reinitializing"), "{}", cluster.log());
+    let last = "select count(*), max(name) from supafly.ledger where kind = 'step' and finished is not null";
+    assert_eq!(cluster.sql(last), "12|0012-auth-users");
+    assert_eq!(
+        cluster.sql("select rolpassword is not null from pg_authid where rolname = 'authenticator'"),
+        "t"
+    );
+    assert!(cluster.sql("select count(*) from pg_roles where rolname in ('anon', 'service_role')") == "2");
+}
+
 #[test]
 fn that_a_role_exists_proves_nothing_and_what_is_not_ours_stays() {
     let cluster = Cluster::start();

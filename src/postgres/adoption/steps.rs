@@ -13,6 +13,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// A cluster of others may have to recover first, as long as that takes.
+const RECOVERY: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn begin(place: &Place<'_>, path: &Path) -> Result<(), Failure> {
     let settings = place.settings;
@@ -174,5 +178,6 @@ fn superuser(place: &Place<'_>, pgdata: &Path) -> Result<(), Failure> {
         &place.users(),
         "do $$ begin if pg_catalog.to_regrole('postgres') is null then create role postgres; end if; \
          alter role postgres superuser createdb createrole replication bypassrls login; end $$",
+        RECOVERY,
     )
 }

@@ -115,6 +115,13 @@ fn how_long_it_is_ready_or_unready_counts_from_the_turn_and_not_from_the_newest_
         assert_eq!(for_ms(&s), ready, "of being ready again");
         s.wait(1_000);
     }
+    s.step(Event::Freeze("USR1".to_owned()));
+    s.says("api", Happened::Frozen);
+    s.says("db", Happened::Frozen);
+    s.wait(60_000);
+    assert_eq!(for_ms(&s), 60_000, "of standing still");
+    s.step(Event::Thaw("USR2".to_owned()));
+    assert_eq!(for_ms(&s), 2_000, "of being ready again, without what it stood");
 }
 
 #[test]
