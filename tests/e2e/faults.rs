@@ -94,6 +94,8 @@ fn no_fault_of_a_push_is_taken_for_success_and_each_ends_with_the_fault() {
 fn a_stop_while_the_store_hangs_ends_with_76_within_the_budget() {
     let bucket = Bucket::behind_proxy();
     let mut machine = Machine::new(&bucket.env());
+    // Both Postgres's archiver and keeper wait for the store: each for a quarter of this at most.
+    machine.env.insert("SUPAFLY_STOP_BUDGET".into(), "20s".into());
     machine.boot();
     machine.wait_ready();
     machine.wait_protected();
@@ -105,7 +107,7 @@ fn a_stop_while_the_store_hangs_ends_with_76_within_the_budget() {
     let status = machine.stop();
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(76), "{}", machine.tail());
-    assert!(took < Duration::from_secs(9), "{took:?} is beyond the default budget");
+    assert!(took < Duration::from_secs(20), "{took:?} is beyond the budget");
     bucket.proxy().rules([]);
     machine.boot();
     machine.wait_ready();

@@ -70,7 +70,7 @@ fn fifteen_seconds_of_standing_still_under_load_cost_no_transaction() {
     assert!(!machine.supafly(&["health", "--ready"]).status.success());
     assert!(machine.supafly(&["health", "--live"]).status.success());
     until("fifteen seconds", LONG, || (begun.elapsed() >= STANDS + took).then_some(()));
-    assert!(postgres(top).iter().all(|(_, state)| *state == 'T'), "it stood all the time");
+    assert!(postgres(top).iter().all(|(_, state)| matches!(state, 'T' | 'Z')), "it stood all the time");
     assert_eq!(machine.row("owner").unwrap()["state"], "ok", "keeper goes on and owns the epoch");
     let begun = Instant::now();
     assert!(machine.supafly(&["thaw"]).status.success());
@@ -132,12 +132,13 @@ fn a_postmaster_that_stands_still_alone_is_seen_although_those_who_are_in_are_se
     };
     nix::sys::signal::kill(postmaster, nix::sys::signal::Signal::SIGSTOP).unwrap();
     // Keeper's own connection answers all the time.
-    let said = until("readiness to be lost", LONG, || {
+    let words = "connections that stand still answer, but no new one is accepted";
+    // On a loaded host it may be lost for another reason first.
+    until("readiness to be lost for that", LONG, || {
         let (is, said) = ready(&machine);
-        (!is).then_some(said)
+        (!is && said.contains(words)).then_some(())
     });
-    assert!(said.contains("connections that stand still answer, but no new one is accepted"), "{said}");
-    assert_eq!(machine.row("postgres").unwrap()["state"], "silent");
+    until("the row to say it", LONG, || (machine.row("postgres")?["state"] == "silent").then_some(()));
     nix::sys::signal::kill(postmaster, nix::sys::signal::Signal::SIGCONT).unwrap();
     until("readiness to return", LONG, || ready(&machine).0.then_some(()));
     machine.wait_ready();

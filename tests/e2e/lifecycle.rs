@@ -71,6 +71,7 @@ fn assert_nothing_left(machine: &Machine) {
 fn sigterm_with_clients_and_an_open_transaction_shuts_down_cleanly_within_the_budget() {
     let bucket = Bucket::start(Kind::File);
     let mut machine = Machine::new(&bucket.env());
+    machine.env.insert("SUPAFLY_STOP_BUDGET".into(), "30s".into());
     machine.boot();
     machine.wait_ready();
     machine.wait_protected();
@@ -81,7 +82,7 @@ fn sigterm_with_clients_and_an_open_transaction_shuts_down_cleanly_within_the_bu
     drop(client);
     assert_eq!(status.code(), Some(0), "{}", machine.tail());
     assert_eq!(cluster_state(&machine), "shut down");
-    assert!(took < Duration::from_secs(9), "{took:?} is beyond the default budget");
+    assert!(took < Duration::from_secs(30), "{took:?} is beyond the budget");
     eprintln!("stopped in {took:?}");
     assert_nothing_left(&machine);
 }
@@ -90,6 +91,8 @@ fn sigterm_with_clients_and_an_open_transaction_shuts_down_cleanly_within_the_bu
 fn a_stop_with_a_dead_store_ends_with_76_within_the_budget() {
     let bucket = Bucket::start(Kind::S3);
     let mut machine = Machine::new(&bucket.env());
+    // keeper tries for the whole of its share: a quarter of this.
+    machine.env.insert("SUPAFLY_STOP_BUDGET".into(), "20s".into());
     machine.boot();
     machine.wait_ready();
     machine.wait_protected();
@@ -102,7 +105,7 @@ fn a_stop_with_a_dead_store_ends_with_76_within_the_budget() {
     drop(client);
     assert_eq!(status.code(), Some(76), "{}", machine.tail());
     assert_eq!(cluster_state(&machine), "shut down");
-    assert!(took < Duration::from_secs(9), "{took:?} is beyond the default budget");
+    assert!(took < Duration::from_secs(20), "{took:?} is beyond the budget");
     assert_nothing_left(&machine);
 }
 

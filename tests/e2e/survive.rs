@@ -2,7 +2,7 @@
 
 use crate::support::bucket::{Bucket, Kind};
 use crate::support::ledger::{self, Writer};
-use crate::support::machine::{Machine, open_directory, root, until};
+use crate::support::machine::{Machine, PATIENCE, open_directory, root, until};
 use crate::support::programs::{pg_bin, programs};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,7 +30,7 @@ fn survives(kind: Kind) {
     let random = u64::from(rand::random::<u16>()) % 2_000;
     eprintln!("power cut {random} ms after the ten thousandth row");
     let end = std::time::Instant::now() + Duration::from_millis(random);
-    until("three archived segments and the random moment", Duration::from_secs(60), || {
+    until("three archived segments and the random moment", PATIENCE, || {
         (bucket.archived_end(1) >= Lsn(4 * SegmentSize::DEFAULT.bytes()) && std::time::Instant::now() >= end)
             .then_some(())
     });
@@ -75,7 +75,7 @@ fn idle_traffic_is_archived_by_the_timeout_alone_and_survives() {
     let writer = Writer::start(&first, 1, Duration::from_millis(250));
     writer.wait_rows(5);
     let lsn = writer.lsn();
-    until("the timeout to archive what was written", Duration::from_secs(30), || {
+    until("the timeout to archive what was written", PATIENCE, || {
         (bucket.archived_end(1) > lsn).then_some(())
     });
     first.cut_power();
@@ -103,7 +103,7 @@ fn a_segment_that_the_power_cut_caught_in_flight_ends_the_history_before_it() {
     first.wait_protected();
     ledger::create_table(&first);
     let writer = Writer::start(&first, 50, Duration::ZERO);
-    until("some archived segments", Duration::from_secs(60), || {
+    until("some archived segments", PATIENCE, || {
         (bucket.archived_end(1) >= Lsn(7 * SegmentSize::DEFAULT.bytes())).then_some(())
     });
     first.cut_power();
@@ -171,7 +171,7 @@ fn a_timeline_that_a_zombie_begins_inside_the_branch_segment_takes_no_row_away()
     first.wait_protected();
     ledger::create_table(&first);
     let writer = Writer::start(&first, 50, Duration::ZERO);
-    until("some archived segments", Duration::from_secs(60), || {
+    until("some archived segments", PATIENCE, || {
         (bucket.archived_end(1) >= Lsn(5 * SegmentSize::DEFAULT.bytes())).then_some(())
     });
     first.cut_power();
@@ -300,7 +300,7 @@ fn engine_alone(
         Ok(text.lines().map(|l| l.split('\t').map(str::to_owned).collect()).collect())
     };
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        until("the engine's own restore to open", Duration::from_secs(60), || {
+        until("the engine's own restore to open", PATIENCE, || {
             sql("select pg_is_in_recovery()").ok().filter(|r| r == &[["f"]])
         });
         check(&sql);

@@ -3,14 +3,13 @@
 
 use crate::support::bucket::{Bucket, Kind};
 use crate::support::ledger::{self, Acknowledged, ROW, payload};
-use crate::support::machine::{Machine, until};
+use crate::support::machine::{Machine, PATIENCE, until};
 use crate::support::programs::pg_bin;
 use crate::support::rest::{Keys, Ports, try_call, with_rest};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use supafly::postgres::lsn::{Lsn, SegmentSize};
 
 /// Given to both machines: nobody knows the password of a restored cluster else.
@@ -95,13 +94,13 @@ fn what_was_written_through_postgrest_is_read_through_the_pooler_of_the_next_mac
     ledger::create_table(&first);
     let wal = "create function public.wal() returns text language sql as 'select pg_current_wal_insert_lsn()::text'";
     first.sql(wal).unwrap();
-    until("the new function", Duration::from_secs(60), || {
+    until("the new function", PATIENCE, || {
         let key = format!("Bearer {}", Keys::of(&first).service);
         let answer = try_call(ports.api, "POST", "/rpc/wal", &[("Authorization", &key)], Some(&json!({})))?;
         (answer.code == 200).then_some(())
     });
     let writer = Writer::start(&first, ports);
-    until("three archived segments and five thousand rows", Duration::from_secs(90), || {
+    until("three archived segments and five thousand rows", PATIENCE, || {
         let archived = bucket.archived_end(1) >= Lsn(4 * SegmentSize::DEFAULT.bytes());
         (archived && writer.rows() >= 5_000).then_some(())
     });

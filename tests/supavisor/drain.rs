@@ -21,8 +21,8 @@ fn a_stop_lets_queries_end_and_says_goodbye_to_the_others() {
         // Whoever is idle goes at once, whoever works may end it.
         let gone = until("the idle client to be told", SOON, || idle.ask("select 1").err());
         assert!(gone.contains("57P01") || gone.contains("closed"), "{gone}");
-        assert_eq!(query.join().unwrap().as_deref(), Ok("done"));
         assert_eq!(inside.ask("select 2").unwrap(), "2", "an open transaction has five seconds");
+        assert_eq!(query.join().unwrap().as_deref(), Ok("done"));
         let gone = until("the transaction to be ended", SOON, || inside.ask("select 3").err());
         assert!(gone.contains("57P01") || gone.contains("closed"), "{gone}");
         stop.join().unwrap()
@@ -30,8 +30,8 @@ fn a_stop_lets_queries_end_and_says_goodbye_to_the_others() {
     assert!(stopped, "{}", machine.tail());
     let took = begun.elapsed();
     eprintln!("drained and ended in {took:?}");
-    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(12), "{took:?}");
-    assert!(machine.log().contains("its clients have gone"), "{}", machine.tail());
+    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(40), "{took:?}");
+    until("its word of that", SOON, || machine.log().contains("its clients have gone").then_some(()));
     assert_eq!(machine.puts(), 1);
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
@@ -49,11 +49,12 @@ fn a_second_signal_ends_it_without_waiting_for_transactions() {
     assert!(lives(supavisor));
     signal(resident, Signal::SIGQUIT);
     until("Supavisor's end", SOON, || (!lives(supavisor)).then_some(()));
-    let took = begun.elapsed();
-    eprintln!("ended by two signals in {took:?}");
-    assert!(took < Duration::from_millis(4_500), "{took:?}: as long as a drain");
+    eprintln!("ended by two signals in {:?}", begun.elapsed());
     assert!(inside.ask("select 1").is_err());
+    until("the resident's end", SOON, || (!lives(resident)).then_some(()));
     machine.wait_pooler("ready");
+    // It would have been said before Supavisor was told to end, so it is in the log by now.
+    assert!(!machine.log().contains("its clients have gone"), "it drained to its end: {}", machine.tail());
     assert_eq!(machine.stop().code(), Some(0), "{}", machine.tail());
 }
 

@@ -45,14 +45,18 @@ serve() {
 }
 server_program=$2
 serve supafly-pool; server=$!
-open_to() { timeout 1 bash -c "</dev/tcp/$1/$2" 2>/dev/null; }
-until machine timeout 1 bash -c '</dev/tcp/127.0.0.1/12107' 2>/dev/null; do :; done
+open_to() { timeout 5 bash -c "</dev/tcp/$1/$2" 2>/dev/null; }
+until machine timeout 5 bash -c '</dev/tcp/127.0.0.1/12107' 2>/dev/null; do :; done
+# All at once: a port that is shut does not answer, and who asks waits for all of the time.
 say() {
+  local asked=
   for port in 4000 5412 12100 12107 6543 6544; do
-    if open_to 10.9.0.2 $port; then echo "$1 outside $port open"; else echo "$1 outside $port shut"; fi
+    { if open_to 10.9.0.2 $port; then echo "$1 outside $port open"; else echo "$1 outside $port shut"; fi; } &
+    asked="$asked $!"
   done
+  wait $asked
   for port in 4000 12107 6543; do
-    if machine timeout 1 bash -c "</dev/tcp/127.0.0.1/$port" 2>/dev/null; then echo "$1 inside $port open"; else echo "$1 inside $port shut"; fi
+    if machine timeout 5 bash -c "</dev/tcp/127.0.0.1/$port" 2>/dev/null; then echo "$1 inside $port open"; else echo "$1 inside $port shut"; fi
   done
 }
 say before
@@ -67,7 +71,7 @@ say after
 # Somebody else's port of the same number is not ours to shut.
 kill $server; wait $server || :
 serve supafly-web PROXY_PORT_TRANSACTION=6543
-until machine timeout 1 bash -c '</dev/tcp/127.0.0.1/12107' 2>/dev/null; do :; done
+until machine timeout 5 bash -c '</dev/tcp/127.0.0.1/12107' 2>/dev/null; do :; done
 say others
 machine nft delete table inet supafly_6543
 ports "$3" setpriv --bounding-set=-net_admin --inh-caps=-net_admin
@@ -84,7 +88,7 @@ fn play(listen: &str) -> Option<String> {
         .args([
             "-s",
             "KILL",
-            "60",
+            "180",
             "unshare",
             "-n",
             "--pid",

@@ -4,6 +4,7 @@ use crate::support::bucket::{Bucket, Kind};
 use crate::world::{PASSWORD, Pooled, Session, command_line, free_ports, signal, stand_in};
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Changes what is kept, as a volume would that was lost or restored from elsewhere.
 fn lose(machine: &Pooled, name: &str) {
@@ -99,12 +100,13 @@ fn without_that_care_clients_hang_while_all_says_that_it_is_well() {
     let api = |verb: &str, path: &str, body: &str| {
         crate::habits::http(ports[0], verb, path, Some(&machine.secret("api_jwt_secret")), body).0
     };
-    let enter = || Session::open("127.0.0.1", ports[2], "postgres.local", PASSWORD);
+    let within = |patience| Session::open_within(patience, "127.0.0.1", ports[2], "postgres.local", PASSWORD);
+    let enter = || within(Duration::from_secs(30));
 
     let other = start("another key, with 32 characters.");
     assert_eq!(api("GET", "/api/health", ""), 204);
     assert_eq!(api("GET", "/api/tenants/local", ""), 200);
-    assert_eq!(enter().err().as_deref(), Some("it hangs"));
+    assert_eq!(within(Duration::from_secs(5)).err().as_deref(), Some("it hangs"));
     end(other);
     let short = start("31 characters, and that is bad.");
     assert_eq!(api("GET", "/api/health", ""), 204);

@@ -220,17 +220,30 @@ pub(crate) struct Session {
     client: Client,
 }
 
+/// How long one who comes in may take.
+const LOGIN: Duration = Duration::from_secs(30);
 /// How long one statement may take.
 const STATEMENT: Duration = Duration::from_secs(30);
 
 impl Session {
     pub(crate) fn open(host: &str, port: u16, user: &str, password: &str) -> Result<Session, String> {
+        Session::open_within(LOGIN, host, port, user, password)
+    }
+
+    /// The same for who is expected to hang.
+    pub(crate) fn open_within(
+        patience: Duration,
+        host: &str,
+        port: u16,
+        user: &str,
+        password: &str,
+    ) -> Result<Session, String> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut config = tokio_postgres::Config::new();
         config.host(host).port(port).user(user).password(password).dbname("postgres");
         let client = runtime.block_on(async {
-            let connecting = tokio::time::timeout(Duration::from_secs(5), config.connect(NoTls));
+            let connecting = tokio::time::timeout(patience, config.connect(NoTls));
             let (client, connection) =
                 connecting.await.map_err(|_| "it hangs".to_owned())?.map_err(|e| said(&e))?;
             tokio::spawn(connection);

@@ -114,6 +114,16 @@ scenario!(an_idle_supervisor_does_not_wake_and_is_small, |w| {
         };
         tasks.map(count).sum::<u64>()
     };
+    // Two seconds after the last change memory is given back, by a thread that ends with that.
+    let ready = Instant::now();
+    let gives_back = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", w.pid())).unwrap().flatten();
+        let name = |t: std::fs::DirEntry| std::fs::read_to_string(t.path().join("comm")).ok();
+        tasks.filter_map(name).any(|name| name == "memory\n")
+    };
+    until("memory to be given back", || {
+        (ready.elapsed() > Duration::from_secs(5) && !gives_back()).then_some(())
+    });
     // The last question has its own end.
     let mut before = wakes();
     until("a quiet moment", || {
@@ -244,23 +254,24 @@ scenario!(a_setsid_grandchild_does_not_survive_the_stop, |w| {
 });
 
 scenario!(a_stop_that_waits_for_a_client_goes_on_to_its_next_rung_in_time, |w| {
-    w.set_budget("20s");
+    w.set_budget("60s");
     let marks = w.file("marks");
     // A smart shutdown waits for the client, a fast one does not.
     w.service(
         "db",
         &["mark", &marks, "up", "on", "SIGINT", "0"],
-        "stop = [{ signal = \"SIGTERM\", wait = \"300ms\" }, { signal = \"SIGINT\", wait = \"15s\" }]",
+        "stop = [{ signal = \"SIGTERM\", wait = \"300ms\" }, { signal = \"SIGINT\", wait = \"45s\" }]",
     );
     w.start().until_marked("marks", "up");
     until_it_listens(w, "db");
     let (code, took) = w.timed_stop();
-    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(20), "{took:?}");
     // The second rung was needed, and that is said.
     assert_eq!(code, 75, "{}", w.log());
 });
 
 scenario!(a_stop_signal_of_its_own_is_the_first_that_a_database_sees, |w| {
+    w.set_budget("60s");
     let marks = w.file("marks");
     w.service(
         "db",
@@ -271,22 +282,24 @@ scenario!(a_stop_signal_of_its_own_is_the_first_that_a_database_sees, |w| {
     until_it_listens(w, "db");
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0, "{}", w.log());
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 });
 
 scenario!(a_killed_service_is_back_without_a_second_of_waiting, |w| {
     let pids = w.file("pids");
-    w.service("db", &["pid", &pids, "wait"], "");
+    // Whatever its delay: that is for who fails again.
+    w.service("db", &["pid", &pids, "wait"], "restart = { delay = \"5m\", max_delay = \"5m\" }");
     w.start();
     let first = w.pid_in("pids");
     let begun = Instant::now();
     w.signal_to(first, Signal::SIGKILL);
     until("a second life", || (w.pids_in("pids").len() == 2).then_some(()));
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(w.stop(), 0);
 });
 
 scenario!(a_stop_never_waits_for_health, |w| {
+    w.set_budget("60s");
     let marks = w.file("marks");
     w.service(
         "db",
@@ -297,5 +310,5 @@ scenario!(a_stop_never_waits_for_health, |w| {
     until_it_listens(w, "db");
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0, "{}", w.log());
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 });

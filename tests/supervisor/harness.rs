@@ -16,7 +16,7 @@ mod ending;
 #[allow(unused_imports, reason = "for those who look at processes of the test's own namespace")]
 pub(crate) use crate::procs::alive;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A scenario: two tests, `name::as_a_child` and `name::as_pid_1`.
 macro_rules! scenario {

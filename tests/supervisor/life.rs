@@ -2,6 +2,9 @@
 
 use crate::harness::{scenario, until};
 
+#[path = "../support/ports.rs"]
+mod ports;
+
 scenario!(services_start_in_the_order_of_their_edges_and_stop_in_reverse, |w| {
     let marks = w.file("marks");
     w.service(
@@ -155,9 +158,7 @@ scenario!(a_probe_command_that_hangs_is_ended_and_asked_again, |w| {
 });
 
 scenario!(a_tcp_probe_sees_the_port_open, |w| {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = ports::free_port();
     w.service(
         "db",
         &["wait"],

@@ -47,7 +47,7 @@ scenario!(when_no_process_can_be_made_it_is_said_and_all_come_up_once_it_can, |w
         w.log().contains("Resource temporarily unavailable").then_some(())
     });
     is_calm(w);
-    let status = w.status().unwrap();
+    let status = w.answer();
     let states: Vec<&str> =
         status["services"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
     assert!(states.contains(&"ready") && states.contains(&"backoff"), "{states:?}");

@@ -1,6 +1,7 @@
 //! What services say comes out whole, marked and in order; and whatever becomes of whoever reads it, nobody waits.
 
 use crate::harness::{World, alive, until};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -63,7 +64,11 @@ fn start_with(w: &mut World, stdout: Stdio) {
 
 /// What comes out of a pipe from now on, read by a thread.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
+struct Heard(Arc<Mutex<Vec<String>>>, Arc<Mutex<Counted>>);
+
+/// How many lines were read for that, and what `count` says of each service.
+#[derive(Default)]
+struct Counted(usize, BTreeMap<String, (u64, u64)>);
 
 impl Heard {
     fn of(reader: PipeReader) -> Heard {
@@ -79,12 +84,17 @@ impl Heard {
 
     /// How many lines of a service came, and how many are said to be lost.
     fn count(&self, service: &str) -> (u64, u64) {
-        let lines = self.0.lock().unwrap();
-        let of_it = lines.iter().filter_map(|l| serde_json::from_str(l).ok());
-        let of_it: Vec<serde_json::Value> =
-            of_it.filter(|o: &serde_json::Value| o["service"] == service).collect();
-        let lost = of_it.iter().filter_map(|o| o["lost"].as_u64()).sum();
-        (of_it.iter().filter(|o| o["lost"].is_null()).count() as u64, lost)
+        let mut counted = self.1.lock().unwrap();
+        let Counted(read, of) = &mut *counted;
+        // Each line is read once, however often one asks, and nobody who hears waits for that.
+        let new = self.0.lock().unwrap()[*read..].to_vec();
+        *read += new.len();
+        for line in new.iter().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok()) {
+            let (came, lost) = of.entry(line["service"].as_str().unwrap_or_default().to_owned()).or_default();
+            *came += u64::from(line["lost"].is_null());
+            *lost += line["lost"].as_u64().unwrap_or_default();
+        }
+        of.get(service).copied().unwrap_or_default()
     }
 }
 

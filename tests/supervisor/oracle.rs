@@ -75,7 +75,7 @@ impl Init for Tini {
 type Verdict = Result<(), String>;
 
 fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look() {
             return Ok(found);

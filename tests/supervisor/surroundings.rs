@@ -18,7 +18,7 @@ fn lives(w: &mut World) {
     w.start();
     w.until_all("ready");
     let first = w.pid_in("pid");
-    let leader = i32::try_from(w.state_of("db").unwrap()["pid"].as_i64().unwrap()).unwrap();
+    let leader = i32::try_from(w.seen("db")["pid"].as_i64().unwrap()).unwrap();
     w.signal_to(leader, Signal::SIGKILL);
     until("a second life", || (w.pids_in("pid").len() == 2).then_some(()));
     assert!(!w.alive(first), "the former run is cleared before the next begins");

@@ -1,6 +1,6 @@
 //! Stopping in the middle of something, in order, in time, and with nothing held below the volume.
 
-use crate::harness::{World, is_root, scenario, skip, until};
+use crate::harness::{World, is_root, scenario, skip, until, within};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,7 @@ scenario!(a_term_while_a_oneshot_runs_ends_it_and_starts_nothing_after_it, |w| {
     w.service("web", &["mark", &marks, "web", "wait"], "after = [\"init\"]");
     w.start().until_marked("marks", "init");
     // `serve` has its handler a moment after its mark.
-    w.until_state("init", "starting");
-    let pid = w.state_of("init").unwrap()["pid"].as_i64().unwrap();
+    let pid = w.until_state("init", "starting")["pid"].as_i64().unwrap();
     let outer = w.outer(i32::try_from(pid).unwrap()).unwrap();
     until("its handler", || {
         let caught = u64::from_str_radix(&crate::procs::status(outer, "SigCgt")?, 16).ok()?;
@@ -81,11 +80,11 @@ scenario!(a_term_while_a_oneshot_runs_ends_it_and_starts_nothing_after_it, |w| {
 
 scenario!(a_stop_during_a_start_that_takes_for_ever_is_orderly, |w| {
     let marks = w.file("marks");
-    w.service("db", &["mark", &marks, "up", "signals", &marks], "ready = { notify = true }\nstop = [{ signal = \"SIGINT\", wait = \"50ms\" }, { signal = \"SIGQUIT\", wait = \"50ms\" }]");
+    w.service("db", &["mark", &marks, "up", "signals", &marks], "ready = { notify = true }\nstop = [{ signal = \"SIGINT\", wait = \"2s\" }, { signal = \"SIGQUIT\", wait = \"2s\" }]");
     w.service("web", &["mark", &marks, "web", "wait"], "requires = [\"db\"]");
     w.start();
     until("its handlers", || (w.lines("marks").len() == 2).then_some(()));
-    assert_eq!(w.state_of("db").unwrap()["state"], "starting");
+    w.until_state("db", "starting");
     assert_eq!(w.stop(), 75, "{}", w.log());
     let names: Vec<String> =
         w.lines("marks").iter().map(|l| l.split(' ').next().unwrap().to_owned()).collect();
@@ -93,6 +92,8 @@ scenario!(a_stop_during_a_start_that_takes_for_ever_is_orderly, |w| {
 });
 
 scenario!(a_stop_while_it_waits_for_a_busy_volume_is_prompt, |w| {
+    // Who waits for it takes far longer than a busy machine does.
+    w.set_budget("60s");
     let (lock, marks) = (w.file("lock"), w.file("marks"));
     let busy = std::fs::File::create(&lock).unwrap();
     busy.lock().unwrap();
@@ -102,7 +103,7 @@ scenario!(a_stop_while_it_waits_for_a_busy_volume_is_prompt, |w| {
     w.until_state("other", "ready");
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0, "{}", w.log());
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(w.lines("marks").is_empty());
 });
 
@@ -133,26 +134,30 @@ scenario!(each_further_term_is_one_rung_further_and_the_last_is_a_kill, |w| {
     w.set_budget("2m");
     let marks = w.file("marks");
     w.service("db", &["signals", &marks],
-        "stop = [{ signal = \"SIGTERM\", wait = \"25s\" }, { signal = \"SIGINT\", wait = \"25s\" }, { signal = \"SIGQUIT\", wait = \"25s\" }]");
+        "stop = [{ signal = \"SIGTERM\", wait = \"35s\" }, { signal = \"SIGINT\", wait = \"35s\" }, { signal = \"SIGQUIT\", wait = \"35s\" }]");
     w.start().until_marked("marks", "up");
     for (i, signal) in ["SIGTERM", "SIGINT", "SIGQUIT"].into_iter().enumerate() {
         w.term();
-        until(signal, || w.lines("marks").get(i + 1).map(|l| assert!(l.starts_with(signal), "{l}")));
+        // Long before it would come by itself.
+        let next = || w.lines("marks").get(i + 1).map(|l| assert!(l.starts_with(signal), "{l}"));
+        within(Duration::from_secs(20), signal, next);
     }
     assert!(w.runs());
     let (code, took) = w.timed_stop();
     assert_eq!(code, 75);
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 });
 
 scenario!(rungs_follow_each_other_on_time, |w| {
+    w.set_budget("60s");
     let marks = w.file("marks");
     w.service("db", &["signals", &marks],
-        "stop = [{ signal = \"SIGTERM\", wait = \"200ms\" }, { signal = \"SIGINT\", wait = \"400ms\" }, { signal = \"SIGQUIT\", wait = \"100ms\" }]");
+        "stop = [{ signal = \"SIGTERM\", wait = \"2s\" }, { signal = \"SIGINT\", wait = \"4s\" }, { signal = \"SIGQUIT\", wait = \"1s\" }]");
     w.start().until_marked("marks", "up");
     let (code, took) = w.timed_stop();
     assert_eq!(code, 75);
-    assert!(took >= Duration::from_millis(690) && took < Duration::from_millis(2_500), "{took:?}");
+    // Never sooner than their times, and by these, not by the budget.
+    assert!(took >= Duration::from_millis(6_990) && took < Duration::from_secs(30), "{took:?}");
     let seen: Vec<(String, i64)> = w
         .lines("marks")
         .iter()
@@ -160,14 +165,16 @@ scenario!(rungs_follow_each_other_on_time, |w| {
         .collect();
     let names: Vec<&str> = seen.iter().map(|(s, _)| s.as_str()).collect();
     assert_eq!(names, ["SIGTERM", "SIGINT", "SIGQUIT"]);
-    assert!(seen[1].1 - seen[0].1 >= 190 && seen[2].1 - seen[1].1 >= 390, "{seen:?}");
+    // A mark may come late on a busy machine, by less than a second.
+    assert!(seen[1].1 - seen[0].1 >= 1_000 && seen[2].1 - seen[1].1 >= 3_000, "{seen:?}");
 });
 
 scenario!(a_slow_dependent_delays_what_it_needs_and_nobody_else, |w| {
+    w.set_budget("60s");
     let marks = w.file("marks");
     for (base, top) in [("db", "api"), ("cache", "web")] {
         w.service(base, &["slow", "0", &marks, base], "");
-        w.service(top, &["slow", "600", &marks, top], &format!("requires = [\"{base}\"]"));
+        w.service(top, &["slow", "2000", &marks, top], &format!("requires = [\"{base}\"]"));
     }
     w.service("alone", &["slow", "0", &marks, "alone"], "");
     w.start();
@@ -177,16 +184,17 @@ scenario!(a_slow_dependent_delays_what_it_needs_and_nobody_else, |w| {
     }
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0, "{}", w.log());
-    // Two branches side by side: one after the other would take 1200 ms.
-    assert!(took >= Duration::from_millis(600) && took < Duration::from_millis(1_190), "{took:?}");
+    assert!(took >= Duration::from_secs(2), "{took:?}");
     let lines = w.lines("marks");
     let at = |text: &str| lines.iter().position(|l| l == text).unwrap();
+    // Two branches side by side: neither begins only when the other has ended.
+    assert!(at("stopping api") < at("stopped web") && at("stopping web") < at("stopped api"), "{lines:?}");
     assert!(at("stopping db") > at("stopped api") && at("stopping cache") > at("stopped web"), "{lines:?}");
     assert!(at("stopped alone") < at("stopped api"), "{lines:?}");
 });
 
 scenario!(a_dependent_that_does_not_go_cannot_eat_the_time_of_what_it_needs, |w| {
-    w.set_budget("2s");
+    w.set_budget("6s");
     let marks = w.file("marks");
     w.service("db", &["slow", "100", &marks, "db"], "stop = [{ signal = \"SIGTERM\", share = 2 }]");
     w.service("api", &["ignore-term", "mark", &marks, "up", "wait"], "requires = [\"db\"]");
@@ -195,7 +203,7 @@ scenario!(a_dependent_that_does_not_go_cannot_eat_the_time_of_what_it_needs, |w|
     let (code, took) = w.timed_stop();
     assert_eq!(code, 75, "{}", w.log());
     assert_eq!(w.lines("marks"), ["up", "stopping db", "stopped db"]);
-    assert!(took < Duration::from_millis(3_500), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 });
 
 scenario!(a_whole_row_of_those_that_do_not_go_ends_within_the_budget_by_a_sweep, |w| {
@@ -208,13 +216,15 @@ scenario!(a_whole_row_of_those_that_do_not_go_ends_within_the_budget_by_a_sweep,
     w.start().until_marked("marks", "c");
     let (code, took) = w.timed_stop();
     assert_eq!(code, 75, "{}", w.log());
-    assert!(took < Duration::from_millis(3_000), "{took:?}");
+    // By its own budget, not by the 9 s that are usual.
+    assert!(took < Duration::from_secs(8), "{took:?}");
 });
 
 scenario!(after_our_end_nobody_holds_the_volume_and_it_can_be_unmounted_at_once, |w| {
     if !is_root() {
         return skip("not root: nothing can be mounted");
     }
+    w.set_budget("60s");
     let (data, free, held) = (w.file("data"), w.file("free"), w.file("held"));
     std::fs::create_dir(&data).unwrap();
     let script = format!(
@@ -231,6 +241,6 @@ scenario!(after_our_end_nobody_holds_the_volume_and_it_can_be_unmounted_at_once,
     until("both to hold it", || (w.lines("held").len() == 2).then_some(()));
     let begun = Instant::now();
     assert_eq!(w.stop(), 0, "{}", w.log());
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(w.read("free"), "free\n");
 });

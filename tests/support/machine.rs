@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything in these tests may take before it counts as hung.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits for `condition` with a deadline; `what` is said when it does not come true.
 pub(crate) fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
@@ -80,6 +80,9 @@ impl Machine {
         all.insert("SUPAFLY_WEB_LISTEN".into(), "127.0.0.1:0".into());
         all.insert("SUPAFLY_WEB_PRIVATE".into(), "127.0.0.1:0".into());
         all.insert("SUPAFLY_LOG_FORMAT".into(), "json".into());
+        // By default Postgres has less than four seconds to end in order, and keeper two to ship what is left. A loaded
+        // host may need more, and a stop takes no longer than those who stop.
+        all.insert("SUPAFLY_STOP_BUDGET".into(), "60s".into());
         // It has no way to take whichever port is free: `add_pgbouncer` gives it two.
         all.insert("SUPAFLY_POOLER".into(), "off".into());
         all.insert("PATH".into(), supafly::facts::environment()["PATH"].clone());
@@ -327,7 +330,7 @@ impl Machine {
             .args(["-F", "\t", "-c", statement])
             .env("PGHOST", self.run_dir().join("postgres"))
             .env("PGPORT", self.port.to_string())
-            .env("PGCONNECT_TIMEOUT", "5")
+            .env("PGCONNECT_TIMEOUT", "30")
             .stdin(Stdio::null())
             .output()
             .unwrap();

@@ -4,6 +4,7 @@
 //! One request a connection, everything buffered: objects of tests are small. It cannot remove `If-None-Match` (the
 //! header is signed); a server that ignores it is played by answering 200 where the real one said 412.
 
+use super::ports::free_port;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -102,7 +103,8 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// In front of `upstream` (`host:port`), without faults.
     pub(crate) fn start(upstream: &str) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Not of those that clients get: nobody may have it by the time it listens again.
+        let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),

@@ -2,8 +2,9 @@
 //! `SUPAFLY_TEST_S3` names an endpoint, that one (with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
 //! `SUPAFLY_TEST_BUCKET`), under a prefix of its own.
 
+use super::ports::free_port;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -59,20 +60,11 @@ impl S3 {
         let dir = tempfile::tempdir().unwrap();
         let bucket = "supafly-test".to_owned();
         std::fs::create_dir(dir.path().join(&bucket)).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
         let access = format!("test{}", uuid::Uuid::new_v4().simple());
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let child = Command::new(program)
-            .args([
-                "--quiet",
-                "--region",
-                region,
-                "--port",
-                &address.to_string(),
-                "--health",
-                "/healthz",
-                "posix",
-            ])
+            .args(["--quiet", "--region", region, "--port", &address, "--health", "/healthz", "posix"])
             .arg(dir.path())
             .env_clear()
             .env("ROOT_ACCESS_KEY", &access)
@@ -87,7 +79,7 @@ impl S3 {
         let own = Some((child, dir));
         let mut server = S3 { endpoint, bucket, prefix: prefix.to_owned(), access, secret, region, own };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !healthy(&address.to_string()) {
+        while !healthy(&address) {
             let ended = server.own.as_mut().is_none_or(|(child, _)| child.try_wait().unwrap().is_some());
             if ended || Instant::now() > deadline {
                 return None;

@@ -56,9 +56,12 @@ fn a_service_that_gave_up_makes_it_degraded_and_what_it_printed_is_shown_by_no_r
 
 #[test]
 fn it_says_stopping_until_the_others_are_down_and_holds_nothing_up() {
-    let world = World::new();
-    world.service("stubborn", &["ignore-term", "wait"], "stop = [{ signal = \"SIGTERM\", wait = \"3s\" }]");
+    let world = World::new().budget("30s");
+    let deaf = world.file("deaf");
+    let script = ["ignore-term", "mark", &deaf, "deaf", "wait"];
+    world.service("stubborn", &script, "stop = [{ signal = \"SIGTERM\", wait = \"8s\" }]");
     let (mut world, open, _) = started(world);
+    world.until_marked("deaf", "deaf");
     until("ready", || (get(open, "/health/ready").code == 200).then_some(()));
     world.term();
     until("stopping", || {
@@ -68,16 +71,20 @@ fn it_says_stopping_until_the_others_are_down_and_holds_nothing_up() {
     assert_eq!(get(open, "/health/live").code, 200, "it must not be killed for stopping");
     let begun = std::time::Instant::now();
     assert_eq!(world.ended().code(), Some(75), "{}", world.log());
-    assert!(begun.elapsed() < std::time::Duration::from_secs(6), "it held the stop up");
+    // Its own time would be 28.5 s.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(25), "it held the stop up");
     assert!(try_get(open, "/health/live").is_none());
 }
 
 #[test]
 fn a_stop_that_takes_nearly_all_its_time_is_not_called_forced_because_of_it() {
-    let world = World::new();
-    // Of 8.55 s, `web` has 7.6 (8 of 9 parts): it must go by itself before that, and the other one may take longer.
-    world.service("slow", &["fade", "8000"], "stop = [{ signal = \"SIGTERM\", share = 9 }]");
+    let world = World::new().budget("60s");
+    // Of 57 s, `web` has 9.12 (8 of 50 parts): it must go by itself before that, and the other one takes longer.
+    let up = world.file("up");
+    let script = ["mark", &up, "up", "fade", "10500"];
+    world.service("slow", &script, "stop = [{ signal = \"SIGTERM\", share = 50 }]");
     let (mut world, open, _) = started(world);
+    world.until_marked("up", "up");
     until("ready", || (get(open, "/health/ready").code == 200).then_some(()));
     assert_eq!(world.stop(), 0, "{}", world.log());
 }

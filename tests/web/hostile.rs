@@ -37,7 +37,8 @@ fn more_slow_clients_than_there_is_room_for_keep_nobody_out() {
     let begun = Instant::now();
     let mut rest = Vec::new();
     let _ = last.read_to_end(&mut rest);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // After five seconds; after fifteen its connection would be too old whatever it had sent.
+    assert!(begun.elapsed() < Duration::from_secs(14), "{:?}", begun.elapsed());
     assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
 }
 
