@@ -9,9 +9,9 @@
 //! A claim of an owned prefix ends the former owner for good. So what speaks against it on this volume is looked at before, and
 //! a refusal leaves nothing: neither an identity nor an object.
 
-use super::protocol::{Awaited, Data, Decision, Facts, Means, Seen, Strangers, decide};
-use super::{Epoch, Identity, Origin, Record, cluster, read, record};
-use crate::config::{Mode, Settings, StoreUrl, Takeover};
+use super::protocol::{Archived, Awaited, Data, Decision, Facts, Means, Seen, Strangers, decide};
+use super::{Epoch, Identity, Origin, Record, read, record, taking};
+use crate::config::{Mode, Settings, StoreUrl};
 use crate::control::client::notify;
 use crate::exit::{Exit, Failure};
 use crate::failpoint;
@@ -95,23 +95,12 @@ pub fn claim_role(settings: &Settings) -> Result<Exit, Failure> {
         identity: settings.own().join("identity.json"),
         pgdata: settings.pgdata(),
         awaited: crate::postgres::awaited(settings)?,
-        means: means(settings)?,
+        means: taking::means(settings, present(&settings.pgdata())?),
     };
     let settled = runtime.block_on(claim(store.as_ref(), &volume, &terms, &settings.data))?;
     tracing::info!("{settled}");
     failpoint::hit("claim.done");
     Ok(Exit::Clean)
-}
-
-/// Looked at only where something might be taken over: it starts two programs.
-fn means(settings: &Settings) -> Result<Means, Failure> {
-    match (settings.takeover, present(&settings.pgdata())?) {
-        (Takeover::Never, _) | (_, Data::Present) => Ok(Means::NotAsked),
-        (Takeover::Auto | Takeover::Epoch(_), Data::Missing) => Ok(match crate::postgres::means(settings) {
-            Ok(major) => Means::Whole { major },
-            Err(failure) => Means::Lacking(failure.message),
-        }),
-    }
 }
 
 fn machine(settings: &Settings) -> String {
@@ -172,16 +161,7 @@ pub(super) async fn attempt(
         (Some(_), Err(why)) => Seen::Unreachable(why),
         (Some(store), Ok(())) => look(store, identity.as_ref()).await.or_else(unreachable)?,
     };
-    let archived = match (store, &seen, &volume.means) {
-        (Some(store), Seen::Reached { highest: Some(owner), .. }, Means::Whole { .. }) => {
-            match cluster::newest(store, owner.epoch).await {
-                Ok(cluster) => cluster.map(|cluster| cluster.major),
-                Err(e) => return transient(e),
-            }
-        }
-        (Some(_) | None, _, _) => None,
-    };
-    let facts = Facts {
+    let mut facts = Facts {
         project: terms.project.clone(),
         store: terms.store.clone(),
         takeover: terms.takeover,
@@ -191,9 +171,17 @@ pub(super) async fn attempt(
         awaited: volume.awaited.clone(),
         means: volume.means.clone(),
         seen,
-        archived,
+        archived: Archived::NotAsked,
     };
-    match (decide(&facts), store) {
+    let mut decision = decide(&facts);
+    if let (Some(store), Some(from)) = (store, taking::from(&decision, identity.as_ref())) {
+        facts.archived = match taking::archived(store, from).await {
+            Ok(archived) => archived,
+            Err(e) => return transient(e),
+        };
+        decision = decide(&facts);
+    }
+    match (decision, store) {
         (Decision::Refuse(why), _) => {
             Err(Failure::refused(why.replace("{data}", &data.display().to_string())))
         }

@@ -12,6 +12,7 @@ mod identity;
 pub mod lineage;
 pub mod protocol;
 mod record;
+mod taking;
 #[cfg(test)]
 mod tests;
 

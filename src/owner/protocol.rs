@@ -44,6 +44,25 @@ pub enum Means {
     Lacking(String),
 }
 
+/// What the archive of another holds, looked at when everything else allows to take it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archived {
+    /// Nothing is taken over, so nobody has looked.
+    NotAsked,
+    /// No epoch ever opened a cluster.
+    Nothing,
+    /// A cluster of this major, of which there is no base backup.
+    NoBackup {
+        /// Which.
+        major: u32,
+    },
+    /// A cluster of this major, with base backups.
+    Cluster {
+        /// Which.
+        major: u32,
+    },
+}
+
 /// What the store showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -92,8 +111,8 @@ pub struct Facts {
     pub means: Means,
     /// What the store showed.
     pub seen: Seen,
-    /// Major of the cluster that is archived there, where that was looked for and is recorded.
-    pub archived: Option<u32>,
+    /// What is archived there.
+    pub archived: Archived,
 }
 
 /// The one thing to do next.
@@ -319,12 +338,29 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
 
 /// Why this machine could not restore what it is allowed to take over.
 fn unable(facts: &Facts) -> Option<String> {
-    match (&facts.means, facts.archived) {
-        (Means::Lacking(why), _) => Some(why.clone()),
-        (Means::Whole { major }, Some(archived)) if *major != archived => Some(format!(
-            "the archive holds Postgres {archived}, installed is {major} (PG_VERSION): use the image of that major"
-        )),
-        (Means::Whole { .. } | Means::NotAsked, _) => None,
+    let Means::Whole { major } = &facts.means else {
+        return match &facts.means {
+            Means::Lacking(why) => Some(why.clone()),
+            Means::NotAsked | Means::Whole { .. } => None,
+        };
+    };
+    match facts.archived {
+        Archived::NoBackup { major: archived } | Archived::Cluster { major: archived }
+            if archived != *major =>
+        {
+            Some(format!(
+                "the archive holds Postgres {archived}, installed is {major} (PG_VERSION): use the image of that major"
+            ))
+        }
+        Archived::Nothing => Some(
+            "no epoch there ever opened a cluster; if its owner does not come up, use an empty SUPAFLY_STORE"
+                .to_owned(),
+        ),
+        Archived::NoBackup { .. } => Some(
+            "there is no base backup yet; wait until the owner has made one (`supafly backup now` there)"
+                .to_owned(),
+        ),
+        Archived::NotAsked | Archived::Cluster { .. } => None,
     }
 }
 

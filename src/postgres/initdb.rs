@@ -19,6 +19,8 @@ use std::time::Duration;
 /// An empty cluster and its first WAL, with something to spare.
 const NEEDED: u64 = 96 << 20;
 const START: Duration = Duration::from_secs(60);
+/// Its start, a few statements, and the checkpoint at its end, which may be the first that waits for a slow disk.
+const SINGLE: Duration = Duration::from_secs(600);
 const STOP: Duration = Duration::from_secs(60);
 
 /// Makes the cluster.
@@ -111,7 +113,7 @@ impl Drop for PasswordFile {
 fn first_roles(place: &Place<'_>, staging: &Path) -> Result<(), Failure> {
     let facts = place.facts(super::conf::Archive::Off, &super::control::read(place.bin, staging)?);
     let quiet = Quiet { settings: place.settings, bin: place.bin, account: place.postgres };
-    quiet.single(staging, &facts, &place.users(), &grants(place.bin.major), START)
+    quiet.single(staging, &facts, &place.users(), &grants(place.bin.major), SINGLE)
 }
 
 /// Gives a cluster that is at rest the roles that keeper and the engine need; and the first column of what is asked of it

@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between the first two: most postmasters are there, and gone, in a few of these.
 const FIRST_LOOK: Duration = Duration::from_millis(4);
 
+/// How long one that was killed may take to be gone, and what it said to be read.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Lines kept for the message when it fails.
 const KEPT: usize = 20;
 
@@ -33,7 +35,8 @@ fn pause(waited: Duration) -> Duration {
 
 /// What to do about its last words, where they say it.
 fn advice(said: &str) -> &'static str {
-    if said.contains("No space left on device") {
+    // The kernel has the same words for what lies on no file system.
+    if said.contains("No space left on device") && !said.contains("shared memory") {
         "; the disk is full: make room or grow the volume"
     } else {
         ""
@@ -79,29 +82,25 @@ impl Quiet<'_> {
         let failed = |e: std::io::Error| Failure::gave_up(format!("postgres --single cannot be run: {e}"));
         let mut child = command.spawn().map_err(failed)?;
         if let Some(mut stdin) = child.stdin.take() {
-            // Whoever does not read it says why on stderr.
+            // Whoever does not read it says why on stderr. It is far less than a pipe holds, so nobody waits here.
             let _ = writeln!(stdin, "{statements}");
         }
         let pipe = child.stderr.take();
-        let reader = std::thread::spawn(move || {
+        let (sender, last_words) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
             let mut said = Vec::new();
-            // What could be read of it is what there is to say.
+            // What could be read of it is what there is to say, if anybody still waits for it.
             let _ = pipe.map(|mut pipe| std::io::Read::read_to_end(&mut pipe, &mut said));
-            said
+            let _ = sender.send(said);
         });
-        let begun = Instant::now();
-        let ended = loop {
-            match child.try_wait().map_err(failed)? {
-                Some(status) => break Some(status),
-                None if begun.elapsed() > deadline => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    break None;
-                }
-                None => std::thread::park_timeout(pause(begun.elapsed())),
-            }
-        };
-        let said = reader.join().unwrap_or_default();
+        let ended = ended_within(&mut child, deadline).map_err(failed)?;
+        if ended.is_none() {
+            let _ = child.kill();
+            // One that waits for a dead disk is not ended by that either.
+            let _ = ended_within(&mut child, LAST_WORDS);
+        }
+        // Somebody that it has started may hold the pipe longer.
+        let said = last_words.recv_timeout(LAST_WORDS).unwrap_or_default();
         tree::remove(&sockets)?;
         let said = String::from_utf8_lossy(&said);
         // It goes on after an error, and ends well.
@@ -117,6 +116,17 @@ impl Quiet<'_> {
             advice(&said),
             said.trim()
         )))
+    }
+}
+
+/// How a process ended; `None` when it has not within the deadline.
+fn ended_within(child: &mut Child, deadline: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let begun = Instant::now();
+    loop {
+        match child.try_wait()? {
+            None if begun.elapsed() < deadline => std::thread::park_timeout(pause(begun.elapsed())),
+            ended => return Ok(ended),
+        }
     }
 }
 

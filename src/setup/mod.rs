@@ -94,7 +94,9 @@ async fn set_up(
         return Ok(());
     }
     session.lock().await?;
-    session.begin(if settings.auto_expose { "on" } else { "off" }).await?;
+    let exposed = if settings.auto_expose { "on" } else { "off" };
+    let told = "select pg_catalog.set_config('supafly.auto_expose', $1, false)";
+    session.client.execute(told, &[&exposed]).await.map_err(|e| sql("pass a setting", &e))?;
 
     let mut done = ledger_there(session).await?;
     for (at, step) in STEPS.iter().enumerate() {

@@ -106,24 +106,16 @@ impl Session {
         Session::connect(settings, format!("migration {name}")).await
     }
 
-    /// Passes a setting to the steps, and notes where the WAL ends before them.
-    pub(super) async fn begin(&self, auto_expose: &str) -> Result<(), Failure> {
-        let told = "select pg_catalog.set_config('supafly.auto_expose', $1, false), \
-                    pg_catalog.set_config('supafly.begun', pg_catalog.pg_current_wal_insert_lsn()::text, false)";
-        let passed = self.client.execute(told, &[&auto_expose]).await;
-        passed.map(drop).map_err(|e| sql("pass a setting", &e))
-    }
-
     /// Waits until everything that was committed here is on this disk. Postgres may crash and come back without set-up being
-    /// run again, so before it is said to be done. Where nothing was written since [`Session::begin`], nothing is.
+    /// run again, so before it is said to be done: also for a run before this one that did not come so far. Where nothing waits to
+    /// be written, nothing is.
     pub(super) async fn durable(&self) -> Result<(), Failure> {
         // Three statements, and not one text of three, whose one transaction would end by the last setting. `local`: the disk of a
         // standby is none of set-up's business.
         for statement in [
             "set synchronous_commit = local",
             "do $$ begin \
-             if pg_catalog.pg_current_wal_insert_lsn() > greatest(pg_catalog.pg_current_wal_flush_lsn(), \
-             pg_catalog.current_setting('supafly.begun')::pg_catalog.pg_lsn) then \
+             if pg_catalog.pg_current_wal_insert_lsn() > pg_catalog.pg_current_wal_flush_lsn() then \
              perform pg_catalog.pg_logical_emit_message(true, 'supafly', ''::text); end if; end $$",
             "reset synchronous_commit",
         ] {

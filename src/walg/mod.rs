@@ -56,6 +56,16 @@ fn directory(epoch: Epoch) -> String {
     format!("{}/basebackups_005/", epoch.dir())
 }
 
+/// Whether an epoch has the commit mark of any base backup. Nothing is read, so this proves nothing of it.
+///
+/// # Errors
+/// The store's.
+pub async fn backed_up(store: &Store, epoch: Epoch) -> Result<bool, StoreError> {
+    let directory = directory(epoch);
+    let name = |key: &str| Some(key.strip_prefix(&directory)?.strip_suffix(SENTINEL)?.to_owned());
+    Ok(store.list(&directory).await?.iter().any(|e| name(&e.key).is_some_and(|name| !name.contains('/'))))
+}
+
 /// The base backups of an epoch, oldest first by position. A sentinel that cannot be read is an error, not an absence.
 ///
 /// # Errors

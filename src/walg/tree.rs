@@ -55,7 +55,11 @@ fn sync_all(all: &[PathBuf]) -> io::Result<()> {
     let work = || -> io::Result<()> {
         while let Some(path) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
             let synced = File::open(path).and_then(|file| file.sync_all());
-            synced.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+            synced.map_err(|e| {
+                // The others need not go on.
+                next.store(all.len(), Ordering::Relaxed);
+                io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+            })?;
         }
         Ok(())
     };

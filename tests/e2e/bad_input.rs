@@ -278,3 +278,28 @@ fn a_machine_that_could_not_restore_takes_nothing_over_and_says_what_it_lacks() 
     assert_eq!(second.sql("table kept").unwrap(), [["7"]]);
     assert_eq!(second.stop().code(), Some(0), "{}", second.tail());
 }
+
+/// An owner that is still at its first boot, or has no base backup yet, holds the only copy: to take it over would restore nothing.
+#[test]
+fn what_could_not_be_restored_yet_is_not_taken_over() {
+    let bucket = Bucket::start(Kind::File);
+    let (first, mut second) = (Machine::new(&bucket.env()), Machine::new(&bucket.env()));
+    for role in ["secrets", "claim"] {
+        assert!(first.supafly(&[role]).status.success(), "{role}");
+    }
+    second.env.insert("SUPAFLY_TAKEOVER".into(), "auto".into());
+    assert!(second.supafly(&["secrets"]).status.success());
+    let refused = |words: &str| {
+        let out = second.supafly(&["claim"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(77), "{said}");
+        assert!(said.contains("nothing was taken over") && said.contains(words), "{said}");
+        assert!(!second.data().join("supafly/identity.json").exists(), "{said}");
+        assert_eq!(bucket.keys("owner/").len(), 1, "the first is the owner still");
+    };
+    refused("no epoch there ever opened a cluster");
+    let out = first.supafly(&["datadir"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(bucket.keys("e0000000001/cluster.json").len(), 1);
+    refused("there is no base backup yet");
+}

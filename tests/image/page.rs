@@ -109,7 +109,8 @@ fn verdicts(figures: &Figures) -> Vec<Verdict> {
         "boot to ready, cold",
         cold,
         by_hand.cold,
-        "beside that it makes keeper's role by a Postgres for one user, before the cluster has its name",
+        "beside that it makes keeper's role by a Postgres for one user before the cluster has its name, and starts keeper, web and \
+         a second PgBouncer",
     );
     all
 }

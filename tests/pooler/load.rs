@@ -72,7 +72,7 @@ fn load_goes_through_a_freeze_whole_and_through_restarts_without_halves() {
     let made = pgbench(&rig, &["-i", "-q", "-s", "1"]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
-    let (whole, said) = under_load(&rig, ["-T", "12"], |rig| {
+    let (whole, said) = under_load(&rig, ["-T", "20"], |rig| {
         rig.says(&["freeze", "--wait", "60s"]);
         let begun = std::time::Instant::now();
         until("two seconds of standing still", PATIENCE, || (begun.elapsed().as_secs() >= 2).then_some(()));

@@ -41,7 +41,8 @@ scenario!(a_client_that_never_reads_its_answers_delays_nobody, |w| {
     w.until_all("ready");
     let (code, took) = w.timed_stop();
     assert_eq!(code, 0);
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    // The server itself is patient with it for ten.
+    assert!(took < Duration::from_secs(9), "{took:?}");
 });
 
 scenario!(a_request_in_two_halves_is_one_request, |w| {

@@ -208,7 +208,7 @@ impl World {
         end
     }
 
-    /// What `datadir` does next: the cluster object, then the data.
+    /// What `datadir` does next: the cluster object, then the data; and keeper's base backup.
     pub(super) fn settled(&mut self, number: usize) {
         let machine = &self.machines[number];
         let identity = machine.identity().unwrap();
@@ -217,6 +217,8 @@ impl World {
         let cluster = serde_json::json!({"system_identifier": 7, "major": 15, "wal_segment_size": 16 << 20,
             "checksums": true, "engine": "wal-g"});
         self.memory.plant(&format!("{}/cluster.json", epoch.dir()), cluster.to_string());
+        let mark = "basebackups_005/base_000000010000000000000002_backup_stop_sentinel.json";
+        self.memory.plant(&format!("{}/{mark}", epoch.dir()), String::new());
         std::fs::create_dir_all(machine.volume().pgdata.join("base")).unwrap();
     }
 
@@ -254,14 +256,18 @@ impl World {
                 });
             }
         }
-        // A machine that may take over and is new comes last: whatever the history, somebody can own it.
+        // A machine that may take over and is new comes last: whatever the history, it can own what anybody opened.
         self.machines.push(Machine::new(99, Takeover::Auto, Awaited::Nothing, WHOLE));
         // A takeover may allow another (`SUPAFLY_TAKEOVER=2`); each machine takes once, so this comes to rest.
         let mut settled = 0;
         for _ in 0..=self.machines.len() {
             settled = (0..self.machines.len()).filter(|n| self.boot_calmly(*n)).count();
         }
-        self.events.push(Event::Converged { settled });
+        // What nobody ever opened, and whose claimers have lost their volumes, is of use to nobody.
+        let opened = self.memory.objects().keys().any(|key| key.ends_with("/cluster.json"));
+        if opened || settled > 0 {
+            self.events.push(Event::Converged { settled });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every row of `protocol::decide`.
 
 use crate::config::{Mode, Takeover};
-use crate::owner::protocol::{Awaited, Data, Decision, Facts, Means, Seen, Strangers, decide};
+use crate::owner::protocol::{Archived, Awaited, Data, Decision, Facts, Means, Seen, Strangers, decide};
 use crate::owner::{Epoch, Identity, Origin, Record};
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ fn facts(identity: Option<Identity>, data: Data, seen: Seen) -> Facts {
         awaited: Awaited::Nothing,
         means: Means::NotAsked,
         seen,
-        archived: None,
+        archived: Archived::NotAsked,
     }
 }
 
@@ -246,13 +246,20 @@ fn who_could_not_restore_takes_nothing_over() {
                 let owned = reached(Some(record(5, THEIRS)), None);
                 Facts { means, archived, ..allow(takeover, facts(identity.clone(), Data::Missing, owned)) }
             };
-            refused(&with(lacking(), None), &kept);
-            refused(&with(lacking(), None), &["a restore needs the backup engine"]);
-            refused(&with(Means::Whole { major: 18 }, Some(17)), &kept);
-            refused(&with(Means::Whole { major: 18 }, Some(17)), &["holds Postgres 17, installed is 18"]);
-            // The same major, or an archive that says nothing yet: nobody ever opened a cluster there.
-            for archived in [Some(17), None] {
-                assert_eq!(decide(&with(Means::Whole { major: 17 }, archived)), claim(6));
+            let whole = |major| Means::Whole { major };
+            for (means, archived, words) in [
+                (lacking(), Archived::NotAsked, "a restore needs the backup engine"),
+                (whole(18), Archived::Cluster { major: 17 }, "holds Postgres 17, installed is 18"),
+                (whole(18), Archived::NoBackup { major: 17 }, "holds Postgres 17, installed is 18"),
+                (whole(17), Archived::NoBackup { major: 17 }, "there is no base backup yet"),
+                (whole(17), Archived::Nothing, "no epoch there ever opened a cluster"),
+            ] {
+                refused(&with(means.clone(), archived), &kept);
+                refused(&with(means, archived), &[words]);
+            }
+            // Before and after it was looked at.
+            for archived in [Archived::NotAsked, Archived::Cluster { major: 17 }] {
+                assert_eq!(decide(&with(whole(17), archived)), claim(6));
             }
         }
     }
