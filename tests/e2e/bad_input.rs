@@ -300,6 +300,6 @@ fn what_could_not_be_restored_yet_is_not_taken_over() {
     refused("no epoch there ever opened a cluster");
     let out = first.supafly(&["datadir"]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    assert_eq!(bucket.keys("e0000000001/cluster.json").len(), 1);
+    assert!(!bucket.get("e0000000001/cluster.json").is_empty());
     refused("there is no base backup yet");
 }
