@@ -220,6 +220,41 @@ impl Cluster {
         said
     }
 
+    /// Does something that must write nothing.
+    pub(crate) fn writes_nothing<T>(&self, act: impl FnOnce() -> T) -> T {
+        // What others have not written out yet, set-up would.
+        let begun = Instant::now();
+        while self.sql("select pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()") == "t" {
+            assert!(begun.elapsed() < PATIENCE, "nobody writes out the WAL");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let next = || self.sql("select pg_snapshot_xmax(pg_current_snapshot())").parse::<u64>().unwrap();
+        let before = next();
+        let done = act();
+        // Somebody in the background may have been quick: then one number is taken to write that out, and nothing bears it.
+        assert!(next() - before <= 1, "something was written");
+        for table in [
+            "supafly.ledger",
+            "supafly.remembered",
+            "pg_authid",
+            "pg_auth_members",
+            "pg_attribute",
+            "pg_class",
+            "pg_database",
+            "pg_db_role_setting",
+            "pg_default_acl",
+            "pg_event_trigger",
+            "pg_extension",
+            "pg_namespace",
+            "pg_proc",
+            "pg_publication",
+        ] {
+            let newer = format!("select count(*) from {table} where xmin::text::bigint >= {before}");
+            assert_eq!(self.sql(&newer), "0", "{table} was written to");
+        }
+        done
+    }
+
     pub(crate) fn secrets(&self, json: &str) {
         fs::write(self.settings.own().join("secrets/setup.json"), json).unwrap();
     }
