@@ -18,6 +18,7 @@ use crate::failpoint;
 use crate::store::{self, Kind, Store, StoreError};
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -26,14 +27,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// The volume, as the claim sees and changes it; and who we are.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Volume {
     pub(super) identity: std::path::PathBuf,
     pub(super) pgdata: std::path::PathBuf,
     /// What `datadir` is about to adopt: nobody is taken over for a volume that is to hold another cluster.
     pub(super) awaited: Awaited,
-    /// What `datadir` would restore with.
-    pub(super) means: Means,
+    /// Looks what `datadir` would restore with: only where another is about to be taken over, as it starts two programs.
+    pub(super) means: Rc<dyn Fn() -> Means>,
 }
 
 /// What the settings say about ownership.
@@ -95,7 +96,10 @@ pub fn claim_role(settings: &Settings) -> Result<Exit, Failure> {
         identity: settings.own().join("identity.json"),
         pgdata: settings.pgdata(),
         awaited: crate::postgres::awaited(settings)?,
-        means: taking::means(settings, present(&settings.pgdata())?),
+        means: Rc::new({
+            let settings = settings.clone();
+            move || taking::means(&settings)
+        }),
     };
     let settled = runtime.block_on(claim(store.as_ref(), &volume, &terms, &settings.data))?;
     tracing::info!("{settled}");
@@ -169,12 +173,13 @@ pub(super) async fn attempt(
         identity: identity.clone(),
         data: present,
         awaited: volume.awaited.clone(),
-        means: volume.means.clone(),
+        means: Means::NotAsked,
         seen,
         archived: Archived::NotAsked,
     };
     let mut decision = decide(&facts);
     if let (Some(store), Some(from)) = (store, taking::from(&decision, identity.as_ref())) {
+        facts.means = (volume.means)();
         facts.archived = match taking::archived(store, from).await {
             Ok(archived) => archived,
             Err(e) => return transient(e),

@@ -33,7 +33,7 @@ pub enum Awaited {
 /// What this machine has for a restore of what another archived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Means {
-    /// Nothing may be taken over here, so nobody has looked.
+    /// Nothing is taken over, so nobody has looked.
     NotAsked,
     /// Postgres of this major, its users, and an engine.
     Whole {
@@ -338,29 +338,23 @@ fn take(facts: &Facts, owner: &Record) -> Decision {
 
 /// Why this machine could not restore what it is allowed to take over.
 fn unable(facts: &Facts) -> Option<String> {
-    let Means::Whole { major } = &facts.means else {
-        return match &facts.means {
-            Means::Lacking(why) => Some(why.clone()),
-            Means::NotAsked | Means::Whole { .. } => None,
-        };
-    };
-    match facts.archived {
-        Archived::NoBackup { major: archived } | Archived::Cluster { major: archived }
-            if archived != *major =>
-        {
-            Some(format!(
-                "the archive holds Postgres {archived}, installed is {major} (PG_VERSION): use the image of that major"
-            ))
-        }
-        Archived::Nothing => Some(
+    match (&facts.means, facts.archived) {
+        (Means::Lacking(why), _) => Some(why.clone()),
+        (
+            Means::Whole { major },
+            Archived::NoBackup { major: archived } | Archived::Cluster { major: archived },
+        ) if archived != *major => Some(format!(
+            "the archive holds Postgres {archived}, installed is {major} (PG_VERSION): use the image of that major"
+        )),
+        (Means::Whole { .. }, Archived::Nothing) => Some(
             "no epoch there ever opened a cluster; if its owner does not come up, use an empty SUPAFLY_STORE"
                 .to_owned(),
         ),
-        Archived::NoBackup { .. } => Some(
+        (Means::Whole { .. }, Archived::NoBackup { .. }) => Some(
             "there is no base backup yet; wait until the owner has made one (`supafly backup now` there)"
                 .to_owned(),
         ),
-        Archived::NotAsked | Archived::Cluster { .. } => None,
+        (Means::Whole { .. }, Archived::NotAsked | Archived::Cluster { .. }) | (Means::NotAsked, _) => None,
     }
 }
 

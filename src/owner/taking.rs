@@ -1,9 +1,9 @@
 //! What must be so before another is taken over, who then stops for good: that this machine could restore what is archived, and
 //! that there is something to restore. Looked at when everything else allows it.
 
-use super::protocol::{Archived, Data, Decision, Means};
+use super::protocol::{Archived, Decision, Means};
 use super::{Cluster, Epoch, Identity, Origin, cluster};
-use crate::config::{Settings, StoreUrl, Takeover};
+use crate::config::Settings;
 use crate::store::{Store, StoreError};
 use std::time::Duration;
 
@@ -11,13 +11,8 @@ use std::time::Duration;
 const LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Looked at only where something might be taken over: it starts two programs.
-pub(super) fn means(settings: &Settings, data: Data) -> Means {
-    match (&settings.store, settings.takeover, data) {
-        (StoreUrl::None, _, _) | (_, Takeover::Never, _) | (_, _, Data::Present) => return Means::NotAsked,
-        (StoreUrl::S3 { .. } | StoreUrl::File { .. }, Takeover::Auto | Takeover::Epoch(_), Data::Missing) => {
-        }
-    }
+/// What there is here for a restore.
+pub(super) fn means(settings: &Settings) -> Means {
     let mut look = 1;
     loop {
         match crate::postgres::means(settings) {

@@ -16,10 +16,6 @@ pub(crate) fn means(settings: &Settings) -> Result<u32, Failure> {
     for user in ["postgres", "supafly"] {
         Account::named(user)?;
     }
-    match Engine::find(settings)? {
-        Some(_) => Ok(major),
-        None => Err(Failure::config(
-            "a restore needs the backup engine: install wal-g or set SUPAFLY_WALG to its path",
-        )),
-    }
+    Engine::needed(settings)?;
+    Ok(major)
 }

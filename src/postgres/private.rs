@@ -1,7 +1,8 @@
 //! A private postmaster: for making roles and for replaying the archive, before the real one may start.
 //!
 //! No TCP, a socket directory that only its user (and root) can enter, ended when this value goes, and signalled by the
-//! kernel when we die (SIGQUIT: a postmaster ends at once, one for a single user in order). It is ready when its own pid file says so; no connection is tried before that.
+//! kernel when we die (SIGQUIT: a postmaster ends at once, one for a single user in order). It is ready when its own pid file
+//! says so; no connection is tried before that.
 
 use super::account::Account;
 use super::bin::Bin;
@@ -89,9 +90,9 @@ impl Quiet<'_> {
         let (sender, last_words) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let mut said = Vec::new();
-            // What could be read of it is what there is to say, if anybody still waits for it.
-            let _ = pipe.map(|mut pipe| std::io::Read::read_to_end(&mut pipe, &mut said));
-            let _ = sender.send(said);
+            let read = pipe.map_or(Ok(0), |mut pipe| std::io::Read::read_to_end(&mut pipe, &mut said));
+            // Nobody may wait for it any more.
+            let _ = sender.send(read.map(|_| said));
         });
         let ended = ended_within(&mut child, deadline).map_err(failed)?;
         if ended.is_none() {
@@ -99,16 +100,23 @@ impl Quiet<'_> {
             // One that waits for a dead disk is not ended by that either.
             let _ = ended_within(&mut child, LAST_WORDS);
         }
-        // Somebody that it has started may hold the pipe longer.
-        let said = last_words.recv_timeout(LAST_WORDS).unwrap_or_default();
+        // Somebody that it has started may hold the pipe longer, and what is not heard may be an error.
+        let heard = last_words.recv_timeout(LAST_WORDS).map_err(|e| e.to_string());
+        let heard = heard.and_then(|read| read.map_err(|e| e.to_string()));
         tree::remove(&sockets)?;
-        let said = String::from_utf8_lossy(&said);
+        let (said, unheard) = match heard {
+            Ok(said) => (String::from_utf8_lossy(&said).into_owned(), None),
+            Err(why) => (String::new(), Some(format!("what it said could not be read: {why}"))),
+        };
         // It goes on after an error, and ends well.
         let wrong = ["ERROR:", "FATAL:", "PANIC:"].iter().any(|w| said.contains(w));
-        let how = match ended {
-            Some(status) if status.success() && !wrong => return Ok(()),
-            Some(status) => status.to_string(),
-            None => format!("it did not end within {} s and was killed", deadline.as_secs()),
+        let how = match (ended, unheard) {
+            (Some(status), None) if status.success() && !wrong => return Ok(()),
+            (Some(status), None) => status.to_string(),
+            (Some(status), Some(unheard)) => format!("{status}; {unheard}"),
+            (None, _) => {
+                format!("it did not end within {} and was killed", crate::spec::duration::show(deadline))
+            }
         };
         Err(Failure::gave_up(format!(
             "postgres --single on {} failed ({how}){}:\n{}",
@@ -353,41 +361,4 @@ impl Drop for Private {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::postgres::control::Floors;
-    use crate::postgres::lsn::SegmentSize;
-
-    #[test]
-    fn what_makes_it_private_is_said_where_the_cluster_cannot_say_otherwise() {
-        let facts = conf::Facts {
-            memory: 1 << 30,
-            processors: 1,
-            pgdata: "/data/pgdata".into(),
-            sockets: vec!["/run/supafly/postgres".into(), "/tmp".into()],
-            rendered: "/run/supafly/postgres".into(),
-            listen: "*".into(),
-            port: 5432,
-            socket_mode: 0o777,
-            archive: conf::Archive::Off,
-            floors: Floors::default(),
-            segment: SegmentSize::DEFAULT,
-            volume: 1 << 30,
-            preload: vec!["x".into()],
-            given: ServerSettings::default(),
-        };
-        let mut command = Command::new("postgres");
-        confine(&mut command, &alone(&facts, Path::new("/data/x"), Path::new("/run/supafly/private")));
-        let said: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
-        for setting in [
-            "listen_addresses=",
-            "port=5432",
-            "unix_socket_directories=/run/supafly/private",
-            "unix_socket_permissions=0700",
-            "shared_preload_libraries=",
-            "ssl=off",
-        ] {
-            assert!(said.windows(2).any(|pair| pair == ["-c", setting]), "{setting}: {said:?}");
-        }
-    }
-}
+mod tests;

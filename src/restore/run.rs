@@ -57,9 +57,7 @@ const STALE: &[&str] = &[
 pub(crate) fn run(place: &Place<'_>, store: &Store, own: Epoch) -> Result<(), Failure> {
     let staging = place.staging();
     tree::remove(&staging)?;
-    let engine = Engine::find(place.settings)?.ok_or_else(|| {
-        Failure::config("a restore needs the backup engine: install wal-g or set SUPAFLY_WALG to its path")
-    })?;
+    let engine = Engine::needed(place.settings)?;
     say("reads what the archive holds");
     let survey = place.runtime.block_on(survey(store, own))?;
     if survey.cluster.major != place.bin.major {

@@ -104,6 +104,18 @@ impl Engine {
         }
     }
 
+    /// The engine that a restore cannot do without.
+    ///
+    /// # Errors
+    /// 78 when there is none, and as of [`Engine::find`].
+    pub fn needed(settings: &Settings) -> Result<Engine, Failure> {
+        Engine::find(settings)?.ok_or_else(|| {
+            Failure::config(
+                "a restore needs the backup engine: install wal-g or set SUPAFLY_WALG to its path",
+            )
+        })
+    }
+
     /// Takes a full base backup of the running cluster into an epoch and returns its name. It counts only once
     /// [`verify`](super::verify()) says so. The caller sees to it that one runs at a time.
     ///

@@ -89,7 +89,10 @@ impl Machine {
             identity: self.dir.path().join("identity.json"),
             pgdata: self.dir.path().join("pgdata"),
             awaited: self.awaited.clone(),
-            means: self.means.clone(),
+            means: std::rc::Rc::new({
+                let means = self.means.clone();
+                move || means.clone()
+            }),
         }
     }
 
